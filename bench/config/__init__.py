@@ -1,0 +1,1 @@
+"""conf/ to typed facts: compose, decode, resolve every `auto`."""

@@ -1,0 +1,136 @@
+"""The schema of conf/: what a composed configuration may say."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+
+from bench.facts.figure import Figure, fact, require
+from bench.facts.hardware import Backend, Cluster, Precision
+from bench.facts.model import ModelShape, Target, nearest_divisors
+from bench.facts.plan import Recompute, Sharding
+from bench.facts.prediction import Prior
+from bench.facts.run import MeasurePolicy
+
+# A tag in angle brackets is left out of the path that an error shows.
+Auto = Annotated[Literal["auto"], Tag("<auto>")]
+_BY_AUTO = Discriminator(lambda value: "<auto>" if value == "auto" else "<given>")
+AutoInt = Annotated[Auto | Annotated[int, Tag("<given>")], _BY_AUTO]
+AutoBackend = Annotated[Auto | Annotated[Backend, Tag("<given>")], _BY_AUTO]
+AutoPrecision = Annotated[Auto | Annotated[Precision, Tag("<given>")], _BY_AUTO]
+
+
+@fact
+class Ladder:
+    """Models to choose from, small to large."""
+
+    name: str
+    rungs: dict[str, ModelShape]
+
+    def __post_init__(self) -> None:
+        require(bool(self.rungs), "rungs is empty; give at least one model")
+
+
+def _has(key: str, yes: str, no: str) -> Discriminator:
+    return Discriminator(lambda value: yes if (isinstance(value, Mapping) and key in value) or hasattr(value, key) else no)
+
+
+AnyModel = Annotated[Annotated[Ladder, Tag("<ladder>")] | Annotated[ModelShape, Tag("<shape>")], _has("rungs", "<ladder>", "<shape>")]
+AnyCluster = Annotated[
+    Annotated[Cluster, Tag("<one>")] | Annotated[dict[str, Cluster], Tag("<several>")], _has("n_nodes", "<one>", "<several>")
+]
+
+
+@fact
+class DeviceRequest:
+    """Which devices of this machine to use."""
+
+    backend: AutoBackend
+    n_devices: AutoInt
+    threads_per_rank: AutoInt
+
+    def __post_init__(self) -> None:
+        for name in ("n_devices", "threads_per_rank"):
+            value = getattr(self, name)
+            require(value == "auto" or value >= 1, f"{name} {value} must be at least 1, or auto")
+
+
+@fact
+class PlanRequest:
+    """The parallel plan of the local run; fields as in ParallelPlan."""
+
+    name: str
+    data_parallel_size: AutoInt
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    n_virtual_stages: int
+    context_parallel_size: int
+    expert_parallel_size: int
+    sharding: Sharding
+    recompute: Recompute
+
+
+@fact
+class TrainRequest:
+    """The training step; batch sizes in sequences."""
+
+    micro_batch_size: AutoInt
+    global_batch_size: AutoInt
+    precision: AutoPrecision
+    compile: bool
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch_size", "global_batch_size"):
+            value = getattr(self, name)
+            require(value == "auto" or value >= 1, f"{name} {value} must be at least 1, or auto")
+
+
+@fact
+class Price:
+    """What a device costs to rent."""
+
+    name: str
+    rental_usd_per_device_hour: dict[str, Figure]
+
+
+@fact
+class Config:
+    """A composed configuration."""
+
+    model: AnyModel
+    target: Target
+    device: DeviceRequest
+    cluster: AnyCluster
+    plan: PlanRequest
+    train: TrainRequest
+    measure: MeasurePolicy
+    prior: Prior
+    price: Price
+    name: str
+    out: str | None
+
+    @property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """The clusters to project to, in the order given."""
+        return (self.cluster,) if isinstance(self.cluster, Cluster) else tuple(self.cluster.values())
+
+
+def fill_head_dim(plain: Any) -> Any:
+    """The same mapping with every `head_dim: auto` filled in as d_model / n_heads. Raises InvalidFact where that does not divide."""
+    if not isinstance(plain, dict):
+        return plain
+    filled = {key: fill_head_dim(value) for key, value in plain.items()}
+    if filled.get("head_dim") == "auto":
+        filled["head_dim"] = _head_dim(filled)
+    return filled
+
+
+def _head_dim(shape: dict[str, Any]) -> int:
+    d_model, n_heads = shape.get("d_model"), shape.get("n_heads")
+    if not isinstance(d_model, int) or not isinstance(n_heads, int) or n_heads < 1 or d_model < 1:
+        return 1  # the decoder names what is wrong with these
+    require(d_model % n_heads == 0, f"model.n_heads: {n_heads} does not divide d_model {d_model}; use {nearest_divisors(n_heads, d_model)}")
+    return d_model // n_heads

@@ -1,0 +1,1 @@
+"""Arithmetic: pure functions from facts to facts."""

@@ -1,0 +1,96 @@
+"""Every plan worth pricing for a model on a cluster, as arrays; and the fastest that fits."""
+
+import numpy as np
+
+from bench.cost.draws import medians
+from bench.cost.layout import RECOMPUTES, SHARDINGS, Array, Layout
+from bench.cost.memory import total_bytes
+from bench.cost.step_time import Job, step_s
+from bench.errors import DoesNotFit
+from bench.facts.hardware import Cluster
+from bench.facts.model import ModelShape, Target
+from bench.facts.plan import Sharding
+from bench.facts.prediction import Prior
+from bench.facts.units import GIB
+
+MICRO_BATCHES = (1, 2, 4)
+CONTEXT_PARALLEL = (1, 2, 4, 8)
+# Tokens of a micro-batch on one device, at least: no published run cuts finer (GPT-3 with 2,048 tokens and tensor
+# parallelism), and below that launches decide, which the step does not count.
+LEAST_TOKENS = 2048
+# Shares of the devices that a plan may use: where the largest batch is too small for all, fewer are faster.
+SHARES = (1, 2, 4, 8, 16, 32)
+
+
+def candidate_plans(target: Target, cluster: Cluster) -> Layout:
+    """All layouts that obey the rules of parallelism and the largest batch, whether or not they fit into memory.
+
+    Tensor parallelism stays inside a scale-up domain; stages hold equal numbers of layers; experts lie within the data
+    axis; the optimizer is sharded (ZeRO-1).
+    """
+    shape = target.model
+    grid = _grid(shape, cluster)
+    chunked = grid["n_virtual"] > 1  # interleaving needs whole rounds of micro-batches through the pipeline
+    largest = np.floor(target.max_global_batch_size.value / grid["micro_batch"])  # micro-batches in a step
+    dp = np.floor(cluster.n_devices / (grid["tp"] * grid["cp"] * grid["pp"]) / grid["share"])
+    dp = np.minimum(dp, np.floor(largest / np.where(chunked, grid["pp"], 1)))
+    dp = np.floor(dp / grid["ep"]) * grid["ep"]
+    n_micro = np.floor(largest / np.maximum(dp, 1))
+    n_micro = np.where(chunked, np.floor(n_micro / grid["pp"]) * grid["pp"], n_micro)
+    layout = Layout(
+        dp=dp,
+        n_micro=n_micro,
+        sharding=np.full_like(dp, SHARDINGS.index(Sharding.ZERO1)),
+        **{name: grid[name] for name in ("tp", "pp", "n_virtual", "cp", "ep", "recompute", "micro_batch")},
+    )
+    tokens = grid["micro_batch"] * shape.seq_len / grid["cp"]
+    legal = (dp >= 1) & ((tokens >= LEAST_TOKENS) | (grid["cp"] == 1))
+    legal &= shape.n_layers % (grid["pp"] * grid["n_virtual"]) == 0
+    return layout.take(np.asarray((grid["pp"] > 1) | ~chunked) & legal)
+
+
+def _grid(shape: ModelShape, cluster: Cluster) -> dict[str, Array]:
+    depths = divisors(shape.n_layers)
+    axes = {
+        "tp": [size for size in powers_of_two(cluster.scale_up_domain) if shape.n_kv_heads % size == 0],
+        "cp": CONTEXT_PARALLEL,
+        "pp": depths,
+        "n_virtual": depths,
+        "ep": divisors(shape.n_experts) if shape.is_moe else [1],
+        "micro_batch": MICRO_BATCHES,
+        "recompute": range(len(RECOMPUTES)),
+        "share": SHARES,
+    }
+    mesh = np.meshgrid(*(np.array(axis, dtype=np.float64) for axis in axes.values()), indexing="ij")
+    return {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
+
+
+def best_plan(target: Target, cluster: Cluster, prior: Prior) -> Layout:
+    """The layout with the least median time per token among those that fit. Raises DoesNotFit where none does."""
+    layout = candidate_plans(target, cluster)
+    need = total_bytes(target.model, layout)
+    fits = need <= cluster.device.memory_bytes.value
+    if not fits.any():
+        raise DoesNotFit(_no_room(target, cluster, layout.take(int(np.argmin(need))), float(need.min())))
+    fitting = layout.take(fits)
+    job = Job(shape=target.model, layout=fitting, cluster=cluster, draws=medians(prior, cluster.device.name))
+    return fitting.take(int(np.argmin(step_s(job) / fitting.sequences)))
+
+
+def _no_room(target: Target, cluster: Cluster, smallest: Layout, need_bytes: float) -> str:
+    room = cluster.device.memory_bytes.value
+    return (
+        f"target {target.name} does not fit {cluster.n_devices} x {cluster.device.name}: the smallest plan (tensor {smallest.tp:.0f}, "
+        f"pipeline {smallest.pp:.0f}, expert {smallest.ep:.0f}, recompute {RECOMPUTES[int(smallest.recompute)].value}) needs "
+        f"{need_bytes / GIB:.1f} GiB of {room / GIB:.1f} GiB per device; give more devices or a device with more memory"
+    )
+
+
+def divisors(number: int) -> list[int]:
+    """The divisors of a number, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def powers_of_two(largest: int) -> list[int]:
+    """The powers of two up to `largest`."""
+    return [2**k for k in range(largest.bit_length()) if 2**k <= largest]

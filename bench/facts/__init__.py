@@ -1,0 +1,1 @@
+"""Nouns: frozen dataclasses that check themselves. No input, no output, no clock."""

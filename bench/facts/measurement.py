@@ -1,0 +1,154 @@
+"""What was measured, where, and what may have spoilt it."""
+
+from enum import StrEnum
+
+from bench.facts.figure import fact, require
+from bench.facts.hardware import Backend, Precision
+from bench.facts.model import ModelShape
+from bench.facts.plan import BatchPlan, ParallelPlan
+
+
+class WarningKind(StrEnum):
+    """What could spoil a number."""
+
+    WIDE_INTERVAL = "wide_interval"
+    WARMUP_CAPPED = "warmup_capped"
+    FEW_STEPS = "few_steps"
+    SKEWED_STEPS = "skewed_steps"
+    OUTLIERS = "outliers"
+    TREND = "trend"
+    BUSY_MACHINE = "busy_machine"
+    UNCHANGED_PARAMETERS = "unchanged_parameters"
+    SHARED_DEVICE = "shared_device"
+
+
+@fact
+class MeasurementWarning:
+    """One thing that could spoil the number, in a sentence with its figure."""
+
+    kind: WarningKind
+    text: str
+
+
+@fact
+class Environment:
+    """The machine and the software of a run. Secrets are masked before this is made."""
+
+    host: str
+    platform: str
+    python: str
+    packages: dict[str, str]
+    cpu: str
+    n_cores: int
+    memory_bytes: int
+    devices: tuple[str, ...]  # names that torch reports
+    driver: str | None
+    variables: dict[str, str]  # environment variables that may change speed
+    started_at: str  # ISO 8601 in UTC; a label, never a source of durations
+
+
+@fact
+class Survey:
+    """What is here before anything is measured: devices, and a short trial of their training speed by precision."""
+
+    backend: Backend
+    device_name: str
+    world_size: int
+    memory_bytes: int  # free for this rank
+    threads_per_rank: int
+    trial_flops_per_s: dict[Precision, float]  # model FLOP/s of one rank while all ranks are working; empty if not tried
+
+
+@fact
+class Estimate:
+    """A mean with its confidence interval, from a block bootstrap over steps."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    n_steps: int
+    block_length: int
+
+    def __post_init__(self) -> None:
+        require(self.low <= self.value <= self.high, f"estimate {self.value:g} lies outside its interval {self.low:g} to {self.high:g}")
+
+    @property
+    def half_width_fraction(self) -> float:
+        """Half the width of the interval over the value."""
+        return (self.high - self.low) / 2 / self.value
+
+
+@fact
+class Quantiles:
+    """Order statistics of a sample."""
+
+    p10: float
+    median: float
+    p90: float
+    p99: float
+
+
+class WarmupEnd(StrEnum):
+    """What ended the warm-up."""
+
+    STEADY = "steady"
+    CAP = "cap"
+
+
+@fact
+class RankSamples:
+    """Every step of one rank. Timed steps follow the warm-up without a gap in the training itself."""
+
+    rank: int
+    host: str
+    warmup_s: tuple[float, ...]
+    step_s: tuple[float, ...]
+    window_s: tuple[float, ...]  # seconds of each window on this rank, between its synchronised edges
+    peak_allocated_bytes: int | None  # None where torch does not count them (CPU)
+    peak_reserved_bytes: int  # on a CPU: the resident set
+
+
+@fact
+class Measurement:
+    """A training run, measured. Throughput is that of the whole world."""
+
+    backend: Backend
+    device_name: str
+    world_size: int
+    threads_per_rank: int
+    precision: Precision
+    compiled: bool
+    model: ModelShape
+    plan: ParallelPlan
+    batch: BatchPlan
+    tokens_per_step: int
+    n_parameters: int
+    warmup_end: WarmupEnd
+    steps_per_window: tuple[int, ...]
+    ranks: tuple[RankSamples, ...]
+    tokens_per_s: Estimate
+    step_s: Quantiles
+    setup_s: float
+    compile_s: float  # first step less a steady one
+    loss_first: float
+    loss_last: float
+    grad_norm: float
+    warnings: tuple[MeasurementWarning, ...]
+    invalid: tuple[str, ...]  # reasons why this is no training speed; empty when valid
+
+    @property
+    def tokens_per_s_per_device(self) -> float:
+        """Mean throughput of one device."""
+        return self.tokens_per_s.value / self.world_size
+
+
+@fact
+class Utilization:
+    """Use of the device's dense peak; None where the peak is not known. Two conventions of counting causal attention."""
+
+    flops_per_s_per_device: float  # model FLOPs, causal attention halved
+    peak_flops_per_s: float | None
+    peak_source: str
+    mfu_causal: float | None
+    mfu_full: float | None

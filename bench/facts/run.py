@@ -1,0 +1,71 @@
+"""What one measured run is asked to do, with nothing left open."""
+
+from bench.facts.figure import fact, require
+from bench.facts.hardware import Backend, Precision
+from bench.facts.model import ModelShape
+from bench.facts.plan import BatchPlan, ParallelPlan
+
+
+@fact
+class MeasurePolicy:
+    """When warm-up and measuring end."""
+
+    steps: int | None  # exactly so many timed steps; None measures until the interval is narrow enough
+    target_ci: float  # half width of the confidence interval of tokens/s, over tokens/s
+    confidence: float
+    budget_s: float  # seconds of measuring at most, warm-up not counted
+    min_steps: int  # timed steps at least
+    warmup_min_steps: int
+    warmup_max_steps: int
+    warmup_tolerance: float  # relative change between two stretches of warm-up that counts as steady
+
+    def __post_init__(self) -> None:
+        require(self.steps is None or self.steps >= 2, f"steps {self.steps} must be at least 2, or null to stop by target_ci")
+        require(0 < self.target_ci < 1, f"target_ci {self.target_ci:g} must lie between 0 and 1; 0.02 is 2 %")
+        require(0.5 <= self.confidence < 1, f"confidence {self.confidence:g} must lie between 0.5 and 1; 0.95 is usual")
+        require(self.budget_s > 0, f"budget_s {self.budget_s:g} must be above 0")
+        require(self.min_steps >= 2, f"min_steps {self.min_steps} must be at least 2")
+        require(self.warmup_min_steps >= 1, f"warmup_min_steps {self.warmup_min_steps} must be at least 1")
+        require(
+            self.warmup_max_steps >= self.warmup_min_steps,
+            f"warmup_max_steps {self.warmup_max_steps} is below warmup_min_steps {self.warmup_min_steps}",
+        )
+        require(self.warmup_tolerance > 0, f"warmup_tolerance {self.warmup_tolerance:g} must be above 0")
+
+
+@fact
+class TrainPolicy:
+    """Numerics of the training step."""
+
+    precision: Precision
+    compiled: bool
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate {self.learning_rate:g} must be above 0")
+        require(self.weight_decay >= 0, f"weight_decay {self.weight_decay:g} must not be negative")
+        require(self.seed >= 0, f"seed {self.seed} must not be negative")
+
+
+@fact
+class RunSpec:
+    """One measured run: every rank receives the same."""
+
+    backend: Backend
+    world_size: int
+    threads_per_rank: int
+    model: ModelShape
+    plan: ParallelPlan
+    batch: BatchPlan
+    train: TrainPolicy
+    measure: MeasurePolicy
+
+    def __post_init__(self) -> None:
+        require(self.plan.world_size == self.world_size, f"the plan uses {self.plan.world_size} devices, the run has {self.world_size}")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that the whole world trains on in one optimizer step."""
+        return self.batch.global_batch_size * self.model.seq_len

@@ -1,0 +1,1 @@
+"""Hands: the only rooms that know torch, accelerate, clocks, seeds and subprocesses."""

@@ -1,0 +1,249 @@
+"""The decoder-only transformer of a ModelShape: GPT-3, Llama, Grok-1 and Grok-2 are settings of one code.
+
+Shapes: B batch, S sequence, T = B * S tokens, D model width, H query heads, K key-value heads, G = H / K,
+d head width, F feed-forward width, E experts, C slots of one expert, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, log_softmax, nll_loss, rms_norm, scaled_dot_product_attention, silu, softmax
+
+from bench.facts.model import Activation, ModelShape, NormKind, Position
+
+INITIAL_STD = 0.02
+# Grok-1 and GPT-3 use the tanh form of GELU; on CPU, in torch 2.13, the exact one takes 0.4 of its time.
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {Activation.GELU: gelu, Activation.SILU: silu}
+
+
+class Transformer(nn.Module):
+    """Logits [B, S, V] of tokens [B, S]; with targets [B, S], their mean cross-entropy in fp32."""
+
+    rotary: Tensor | None  # [2, S, 1, d]
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocab_size, shape.d_model)
+        self.positions = nn.Embedding(shape.seq_len, shape.d_model) if shape.position == Position.LEARNED else None
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
+        self.norm = norm(shape)
+        self.head = nn.Linear(shape.d_model, shape.vocab_size, bias=False)
+        self.register_buffer("rotary", rotary_table(shape) if shape.position == Position.ROPE else None, persistent=False)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Draw the weights from the current seed and fill the rotary table; also after `to_empty` on a model made on the meta device."""
+        if self.shape.tied_embedding:
+            self.head.weight = self.embedding.weight
+        if self.rotary is not None:
+            self.rotary.copy_(rotary_table(self.shape))
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+            else:
+                # What is added to the residual starts narrower. Source: Radford et al. 2019, section 2.3.
+                is_residual = name.endswith(("attention.o.weight", "down.weight", "down"))
+                nn.init.normal_(parameter, std=INITIAL_STD * (2 * self.shape.n_layers) ** -0.5 if is_residual else INITIAL_STD)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+        x = self.embed(tokens)
+        rotary = None if self.rotary is None else self.rotary[:, : tokens.shape[1]]
+        for layer in self.layers:
+            x = layer(x, rotary)
+        logits = self.logits(self.norm(x))
+        if targets is None:
+            return logits
+        # Naming the dtype lets CUDA read bf16 logits without an fp32 copy of [T, V].
+        return nll_loss(log_softmax(logits.flatten(0, 1), dim=-1, dtype=torch.float32), targets.flatten())
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[B, S, D], scaled, with learned positions where the shape has them."""
+        x: Tensor = self.embedding(tokens)
+        if self.shape.embedding_multiplier != 1:
+            x = x * self.shape.embedding_multiplier
+        if self.positions is not None:
+            x = x + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        return x
+
+    def logits(self, x: Tensor) -> Tensor:
+        """[B, S, V]; the multiplier is applied to the D columns of x, which are fewer than the V of the logits."""
+        multiplier, cap = self.shape.output_multiplier, self.shape.final_softcap
+        scale = multiplier if cap is None else multiplier / cap
+        logits: Tensor = self.head(x if scale == 1 else x * scale)
+        return logits if cap is None else logits.tanh_() * cap
+
+
+class Block(nn.Module):
+    """[B, S, D] after attention and feed-forward, each normed before (and with `sandwich_norm` after) and added to its input."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.attention_norm = norm(shape)
+        self.attention = Attention(shape)
+        self.attention_post_norm = norm(shape) if shape.sandwich_norm else nn.Identity()
+        self.feed_forward_norm = norm(shape)
+        self.feed_forward = feed_forward(shape)
+        self.feed_forward_post_norm = norm(shape) if shape.sandwich_norm else nn.Identity()
+
+    def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
+        x = x + self.attention_post_norm(self.attention(self.attention_norm(x), rotary))
+        out: Tensor = x + self.feed_forward_post_norm(self.feed_forward(self.feed_forward_norm(x)))
+        return out
+
+
+class Attention(nn.Module):
+    """[B, S, D] mixed over earlier tokens. Heads are counted from the tensors, so a shard of them needs no other code."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.head_dim, self.softcap = shape.head_dim, shape.attention_softcap
+        q_width, kv_width = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
+        self.q = nn.Linear(shape.d_model, q_width, bias=shape.bias)
+        self.k = nn.Linear(shape.d_model, kv_width, bias=shape.bias)
+        self.v = nn.Linear(shape.d_model, kv_width, bias=shape.bias)
+        self.o = nn.Linear(q_width, shape.d_model, bias=shape.bias)
+
+    def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
+        B, S, _ = x.shape
+        q, k, v = (projection(x).view(B, S, -1, self.head_dim) for projection in (self.q, self.k, self.v))
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        mixed = attend(q, k, v) if self.softcap is None else attend_softcapped(q, k, v, self.softcap)
+        out: Tensor = self.o(mixed.reshape(B, S, -1))
+        return out
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention [B, S, H, d] of q [B, S, H, d] over k and v [B, S, K, d]."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    # On CPU, torch 2.13 runs enable_gqa in its fused kernel, in 0.95 to 1.0 of the time that k and v expanded beforehand take.
+    return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)
+
+
+def attend_softcapped(q: Tensor, k: Tensor, v: Tensor, cap: float) -> Tensor:
+    """The same with logits capped to cap * tanh(logits / cap), which no fused kernel of torch does in eager mode.
+
+    Queries go in up to eight chunks, each over the keys that it may see: nine sixteenths of the scores from eight.
+    """
+    (B, S, H, d), K = q.shape, k.shape[2]
+    q = (q * (d**-0.5 / cap)).view(B, S, K, H // K, d).permute(0, 2, 3, 1, 4)
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    step = max(128, math.ceil(S / 8))
+    edges = [(start, min(start + step, S)) for start in range(0, S, step)]
+    chunks = [attend_chunk(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], cap) for start, end in edges]
+    return torch.cat(chunks, dim=3).permute(0, 3, 1, 2, 4).reshape(B, S, H, d)
+
+
+def attend_chunk(q: Tensor, k: Tensor, v: Tensor, cap: float) -> Tensor:
+    """[B, K, G, s, d]: the last s of S' tokens, q [B, K, G, s, d] scaled by 1 / cap, over k and v [B, K, S', d]."""
+    (B, K, G, s, d), n_keys = q.shape, k.shape[2]
+    capped = (q.reshape(B, K, G * s, d) @ k.transpose(-2, -1)).tanh_().view(B, K, G, s, n_keys)
+    mask = torch.full((s, n_keys), -math.inf, dtype=capped.dtype, device=q.device).triu(n_keys - s + 1)
+    scores = torch.add(mask, capped, alpha=cap)  # one pass instead of two
+    weights = softmax(scores, dim=-1, dtype=scores.dtype)  # the dtype keeps autocast from copying the scores to fp32
+    return (weights.view(B, K, G * s, n_keys) @ v).view(B, K, G, s, d)
+
+
+def rotary_table(shape: ModelShape) -> Tensor:
+    """Cosine and signed sine [2, S, 1, d] of every position and frequency. Source: Su et al. 2021, section 3.2.2."""
+    half = torch.arange(shape.head_dim // 2, dtype=torch.float32)
+    frequency = shape.rope_base ** (-2 * half / shape.head_dim)
+    angle = torch.arange(shape.seq_len, dtype=torch.float32)[:, None, None] * frequency
+    return torch.stack((angle.cos().repeat(1, 1, 2), torch.cat((-angle.sin(), angle.sin()), dim=-1)))
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """x [B, S, H, d] turned by its position: the halves (a, b) become (a cos - b sin, b cos + a sin)."""
+    cos, sin = rotary.to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def feed_forward(shape: ModelShape) -> nn.Module:
+    """The feed-forward of one layer: dense, experts, or both side by side."""
+    if not shape.is_moe:
+        return FeedForward(shape)
+    return DenseAndExperts(shape) if shape.d_ff else Experts(shape)
+
+
+class FeedForward(nn.Module):
+    """[B, S, D] through one hidden layer of F units, gated or not."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.activate = ACTIVATIONS[shape.activation]
+        self.up = nn.Linear(shape.d_model, shape.d_ff, bias=shape.bias)
+        self.gate = nn.Linear(shape.d_model, shape.d_ff, bias=shape.bias) if shape.gated else None
+        self.down = nn.Linear(shape.d_ff, shape.d_model, bias=shape.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.activate(self.up(x)) if self.gate is None else self.activate(self.gate(x)) * self.up(x)
+        out: Tensor = self.down(hidden)
+        return out
+
+
+class Experts(nn.Module):
+    """[B, S, D] through the `experts_top_k` best of E feed-forwards per token, none with a bias.
+
+    Every expert has C = ceil(T * top_k * capacity_factor / E) slots and takes the C tokens that chose it with the highest
+    gates; others are dropped, and slots left over hold a token with gate 0. So shapes and FLOPs are the same in every step
+    and the host never waits: token drop with padding, as in NVIDIA's published NeMo runs of Grok-1.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        E, D, F = shape.n_experts, shape.d_model, shape.d_ff_expert
+        self.top_k, self.softcap = shape.experts_top_k, shape.router_softcap
+        self.slots_per_token = shape.experts_top_k * shape.expert_capacity_factor / E
+        self.activate = ACTIVATIONS[shape.activation]
+        self.router = nn.Linear(D, E, bias=False)
+        self.up = nn.Parameter(torch.empty(E, D, F))
+        self.gate = nn.Parameter(torch.empty(E, D, F)) if shape.gated else None
+        self.down = nn.Parameter(torch.empty(E, F, D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, 1)
+        gates, chosen = self.assign(tokens)
+        slots = tokens.index_select(0, chosen.flatten()).view(*chosen.shape, -1)  # [E, C, D]
+        up = slots @ self.up
+        hidden = self.activate(up) if self.gate is None else self.activate(slots @ self.gate) * up
+        out = (hidden @ self.down) * gates.unsqueeze(-1).to(hidden.dtype)
+        return out.new_zeros(tokens.shape).index_add(0, chosen.flatten(), out.flatten(0, 1)).view_as(x)
+
+    def assign(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate and token of every slot [E, C], from tokens [T, D]. Gates of one token's experts add up to one before any drop."""
+        n_slots = min(len(tokens), math.ceil(len(tokens) * self.slots_per_token))
+        logits = self.router(tokens).float()
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        top, experts = logits.topk(self.top_k, dim=1)
+        gates = torch.zeros_like(logits).scatter(1, experts, top.softmax(dim=1))
+        return gates.t().topk(n_slots, dim=1)
+
+
+class DenseAndExperts(nn.Module):
+    """[B, S, D]: a dense feed-forward beside the experts, their sum over sqrt(2), as in Grok-2."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.dense = FeedForward(shape)
+        self.experts = Experts(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = (self.dense(x) + self.experts(x)) * 0.5**0.5
+        return out
+
+
+def norm(shape: ModelShape) -> nn.Module:
+    """A norm over D."""
+    return (RMSNorm if shape.norm == NormKind.RMS else nn.LayerNorm)(shape.d_model, eps=1e-5)
+
+
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm whose weight takes the dtype of its input: torch has no fused kernel for bf16 activations and an fp32 weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
