@@ -64,11 +64,8 @@ def devices() -> tuple[Device, ...]:
 
 
 def find_device(torch_name: str) -> Device | None:
-    """The datasheet of the device that torch calls so, by the longest beginning that matches; None for an unknown one."""
-    matches = [
-        (len(start), i, device) for i, device in enumerate(devices()) for start in device.torch_names if torch_name.startswith(start)
-    ]
-    return max(matches)[2] if matches else None
+    """The datasheet of the device that torch calls so; None for an unknown name, however much it looks like a known one."""
+    return next((device for device in devices() if torch_name in device.torch_names), None)
 
 
 def _hydra_compose(overrides: Sequence[str]) -> DictConfig:

@@ -31,9 +31,8 @@ def calibrate(prior: Prior, measurement: Measurement | None, local_device: Devic
     reason = _why_not_comparable(measurement, local_device, cluster_device)
     if reason is None:
         return _updated(prior, measurement, cluster_device, _told(measurement), (links, scale))
-    rate = f"the matrix rate of {cluster_device.name}: {reason}"
-    memory = f"the memory rate of {cluster_device.name}, for the same reason"
-    return Calibration(prior=prior, told=_told(measurement), not_told=(rate, memory, links, scale))
+    rates = f"the matrix and memory rates of {cluster_device.name}: {reason}"
+    return Calibration(prior=prior, told=_told(measurement), not_told=(rates, links, scale))
 
 
 def _why_not_comparable(measurement: Measurement, local_device: Device | None, cluster_device: Device) -> str | None:

@@ -135,7 +135,7 @@ def _beyond(target: Target, cluster: Cluster, prior: Prior, plan: ParallelPlan) 
     reach = prior.published_reach_devices.value
     if doublings_beyond_reach(prior, plan.world_size) > 0:
         sentences.append(
-            f"how collectives and stacks behave on {plan.world_size:,} devices: no published collective goes beyond {reach:,.0f}; "
+            f"how collectives and stacks behave on so many devices: no published collective goes beyond {reach:,.0f}; "
             "latency and stack are widened with the distance"
         )
     if plan.world_size < 0.95 * cluster.n_devices:

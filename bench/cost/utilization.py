@@ -29,7 +29,14 @@ def utilization(measurement: Measurement, device: Device | None) -> Utilization:
     return Utilization(
         flops_per_s_per_device=per_device * causal,
         peak_flops_per_s=None if peak is None else peak.value,
-        peak_source="n/a" if peak is None else peak.source,
+        peak_source=_unknown(measurement, device) if peak is None else peak.source,
         mfu_causal=None if peak is None else mfu(per_device, causal, 1, peak.value),
         mfu_full=None if peak is None else mfu(per_device, full, 1, peak.value),
     )
+
+
+def _unknown(measurement: Measurement, device: Device | None) -> str:
+    """Why there is no peak to compare with."""
+    if device is None:
+        return f"no datasheet of {measurement.device_name} in conf/device/datasheet"
+    return f"no {measurement.precision.value} peak in the datasheet of {device.name}"

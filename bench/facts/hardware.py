@@ -29,7 +29,7 @@ class Device:
     """One accelerator. Peaks are dense; a precision that is absent is not supported or not published."""
 
     name: str
-    torch_names: tuple[str, ...]  # beginnings of the name that torch reports for this device
+    torch_names: tuple[str, ...]  # what torch reports as this device's name, in full
     peak_flops_per_s: dict[Precision, Figure]
     matmul_flops_per_s: dict[Precision, Figure]  # best rate that anyone measured for one matrix product
     memory_bytes: Figure

@@ -78,7 +78,8 @@ def projected_table(projections: Sequence[Prediction], not_projected: Sequence[s
     """What that says about clusters that are not here."""
     target = projections[0].target if projections else "nothing"
     tokens = count(projections[0].n_tokens) if projections else "all"
-    header = ("cluster", "plan", "step, s", "million\ntokens/s", "MFU", f"days for\n{tokens}\ntokens", "rental,\nmillion USD", "where the time goes")
+    days, price = f"days for\n{tokens}\ntokens", "rented:\nmillion USD"
+    header = ("cluster", "plan", "step, s", "million\ntokens/s", "MFU", days, price, "where the time goes")
     rows = tuple(
         (
             f"{p.cluster}\n{p.n_devices_used:,} of {p.n_devices:,} devices",

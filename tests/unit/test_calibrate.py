@@ -49,7 +49,7 @@ def test_another_device_changes_nothing_about_the_matrix_units(local: object) ->
     assert "the software's step is valid" in result.told[0]
     # 0.9 to 1.1 s are 2 * 1.2816 standard deviations
     assert "7.8% of the median step" in result.told[1]
-    assert result.not_told[0] == "the matrix rate of round: the run was on cpu"
+    assert result.not_told[0] == "the matrix and memory rates of round: the run was on cpu"
     assert any("links" in sentence for sentence in result.not_told)
 
 
