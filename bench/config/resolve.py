@@ -12,7 +12,7 @@ from bench.facts.model import ModelShape
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.run import RunSpec, TrainPolicy
 
-STEPS_IN_BUDGET = 60  # timed steps that the budget should hold when the model is chosen here
+STEPS_IN_BUDGET = 100  # timed steps that the budget should hold when model and batch are chosen here
 LARGEST_AUTO_BATCH = 64
 USABLE_MEMORY_FRACTION = 0.85
 
