@@ -1,28 +1,32 @@
 """The verbs as library calls, with typed results."""
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import bench
 from bench.config.compose import compose_plain, find_device, load
-from bench.config.resolve import resolve_batch, resolve_plan
+from bench.config.resolve import check_early
 from bench.config.schema import Config
 from bench.cost.calibrate import calibrate
 from bench.cost.extrapolate import project
 from bench.cost.utilization import utilization
-from bench.errors import DoesNotFit, InvalidMeasurement
+from bench.errors import DoesNotFit, InvalidMeasurement, UsageError
 from bench.facts.hardware import Cluster, Device
 from bench.facts.measurement import Measurement, Utilization
 from bench.facts.prediction import Prediction
+from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
 from bench.report.markdown import markdown_report
+from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import terminal_progress
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import RankPlace, find_place, launch_ranks
-from bench.store import results
-from bench.worker import measure
+from bench.run.launches import pooled
+from bench.store import profiles, results
+from bench.worker import TASKS, measure
 
 
 def run(*overrides: str) -> Result:
@@ -32,35 +36,73 @@ def run(*overrides: str) -> Result:
     called on every one of them, returns the same on all, and rank 0 writes.
     Raises UsageError before anything runs, and InvalidMeasurement after the result has been written.
     """
+    return run_in_turn(overrides)[0]
+
+
+def run_in_turn(*configurations: Sequence[str]) -> tuple[Result, ...]:
+    """The results of several configurations, as of `run`, their launches interleaved.
+
+    What drifts on this machine (heat, neighbours) then drifts for all of them: every other round goes backwards.
+    """
+    jobs = [_job(overrides) for overrides in configurations]
+    for turn in range(max(job.config.measure.launches for job in jobs)):
+        for job in jobs if turn % 2 == 0 else reversed(jobs):
+            if turn < job.config.measure.launches:
+                job.launches.append(_launch(job, turn))
+    kept = [_kept(job) for job in jobs]
+    for result in kept:
+        if result.measurement.invalid:
+            reasons, where = "; ".join(result.measurement.invalid), f"; kept in {result.run_dir}" if result.run_dir else ""
+            raise InvalidMeasurement(f"not a training speed: {reasons}{where}")
+    return tuple(kept)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One configuration on its way to a result."""
+
+    plain: dict[str, Any]
+    config: Config
+    place: RankPlace | None  # of this rank, where somebody else has started ranks
+    run_dir: Path | None  # None on all ranks but the first
+    launches: list[Measured]
+
+
+def _job(overrides: Sequence[str]) -> _Job:
     plain = compose_plain(overrides)
-    config = load(plain)
-    place = find_place(os.environ)
+    config, place = load(plain), find_place(os.environ)
+    if place and config.measure.launches > 1:
+        n = config.measure.launches
+        raise UsageError(f"measure.launches: {n} given; whoever started these ranks must start them {n} times; use 1")
     run_dir = None if place and place.rank > 0 else results.make_run_dir(config.out, config.name)
-    measured = _measure_as_rank(config, place) if place else _measure_from_launcher(config, plain, run_dir)
-    result = _result(measured, run_dir)
-    if run_dir:
-        results.write_steps(run_dir, result.measurement)
-        results.write_whole(run_dir / results.REPORT, markdown_report(result))
-        results.write_result(run_dir, result)
-    if result.measurement.invalid:
-        raise InvalidMeasurement(
-            f"not a training speed: {'; '.join(result.measurement.invalid)}{f'; kept in {run_dir}' if run_dir else ''}"
-        )
+    return _Job(plain, config, place, run_dir, [])
+
+
+def _launch(job: _Job, turn: int) -> Measured:
+    """One launch; what the first found for every `auto` holds for all."""
+    if job.place:
+        return measure(job.config, job.place, terminal_progress() if job.place.rank == 0 else None, job.run_dir)
+    assert job.run_dir is not None
+    plain = job.launches[0].config if job.launches else job.plain
+    launch_dir = results.make_launch_dir(job.run_dir, turn, job.config.measure.launches)
+    return _measure_from_launcher(load(plain), plain, launch_dir)
+
+
+def _kept(job: _Job) -> Result:
+    result = _result(job.launches, job.run_dir)
+    if job.run_dir:
+        results.write_config(job.run_dir, result.config)
+        results.write_steps(job.run_dir, result.launches or (result.measurement,))
+        results.write_whole(job.run_dir / results.REPORT, markdown_report(result))
+        results.write_result(job.run_dir, result)
     return result
 
 
-def _measure_as_rank(config: Config, place: RankPlace) -> Measured:
-    return measure(config, place, terminal_progress() if place.rank == 0 else None)
-
-
-def _measure_from_launcher(config: Config, plain: dict[str, Any], run_dir: Path | None) -> Measured:
-    assert run_dir is not None
+def _measure_from_launcher(config: Config, plain: dict[str, Any], run_dir: Path) -> Measured:
     asked = config.device
     backend = find_backend(None if asked.backend == "auto" else asked.backend)
     world_size = find_world_size(backend, None if asked.n_devices == "auto" else asked.n_devices)
-    plan = resolve_plan(config.plan, world_size)
-    if config.train.micro_batch_size != "auto":
-        resolve_batch(config.train, plan.data_parallel_size, config.train.micro_batch_size)
+    check_early(config, world_size)
     threads = max(1, n_cores() // world_size) if asked.threads_per_rank == "auto" else asked.threads_per_rank
     results.write_config(run_dir, plain)
     failed = launch_ranks(["worker", str(run_dir)], world_size, threads)
@@ -69,10 +111,12 @@ def _measure_from_launcher(config: Config, plain: dict[str, Any], run_dir: Path 
     return results.take_measured(run_dir)
 
 
-def _result(measured: Measured, run_dir: Path | None) -> Result:
+def _result(launches: Sequence[Measured], run_dir: Path | None) -> Result:
+    measured = launches[0]
     config = load(measured.config)
     device = find_device(measured.measurement.device_name)
-    measurement, use = _used(measured.measurement, device)
+    each = tuple(launch.measurement for launch in launches)
+    measurement, use = _used(pooled(each, config.measure.target_ci), device)
     projections, left_out = _project(config, measurement, device)
     return Result(
         schema_version=SCHEMA_VERSION,
@@ -87,6 +131,7 @@ def _result(measured: Measured, run_dir: Path | None) -> Result:
         projections=projections,
         not_projected=left_out,
         warnings=measurement.warnings,
+        launches=each if len(each) > 1 else (),
     )
 
 
@@ -113,3 +158,48 @@ def _project(config: Config, measurement: Measurement, device: Device | None) ->
 def _projection(config: Config, cluster: Cluster, measurement: Measurement, device: Device | None) -> Prediction:
     calibration = calibrate(config.prior, measurement, device, cluster.device)
     return project(config.target, cluster, calibration, config.price.rental_usd_per_device_hour.get(cluster.device.name))
+
+
+def probe(*overrides: str) -> tuple[DeviceProfile, Path] | None:
+    """The profile of this machine's devices and the run directory that keeps it; None on all ranks but the first.
+
+    Raises UsageError before anything runs.
+    """
+    if not (run_dir := _in_ranks("probe", overrides)):
+        return None
+    profile = profiles.read_profile(run_dir)
+    results.write_whole(run_dir / results.REPORT, profile_report(profile))
+    return profile, run_dir
+
+
+def slice_target(*overrides: str) -> tuple[SliceMeasurement, Path] | None:
+    """One device's share of a layer of the target, timed here, and the run directory; None on all ranks but the first.
+
+    Raises UsageError before anything runs, and DoesNotFit before anything is allocated.
+    """
+    if not (run_dir := _in_ranks("slice", overrides)):
+        return None
+    measured = profiles.read_slice(run_dir)
+    results.write_whole(run_dir / results.REPORT, slice_report(measured))
+    return measured, run_dir
+
+
+def _in_ranks(task: str, overrides: Sequence[str]) -> Path | None:
+    """The run directory after all ranks have done the task; None on a rank that somebody else started, but for the first."""
+    plain = compose_plain(overrides)
+    config, place = load(plain), find_place(os.environ)
+    run_dir = None if place and place.rank > 0 else results.make_run_dir(config.out, config.name)
+    if run_dir:
+        profiles.refuse_to_overwrite(run_dir)
+        results.write_config(run_dir, plain)
+    if place:
+        TASKS[task](run_dir or Path(), config, place, terminal_progress() if run_dir else None)
+        return run_dir
+    assert run_dir is not None
+    backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
+    world_size = 1 if task == "slice" else find_world_size(backend, None if config.device.n_devices == "auto" else config.device.n_devices)
+    threads = max(1, n_cores() // world_size) if config.device.threads_per_rank == "auto" else config.device.threads_per_rank
+    failed = launch_ranks(["worker", str(run_dir), task], world_size, threads)
+    if failed:
+        raise results.failure_of(run_dir, failed)
+    return run_dir

@@ -13,6 +13,8 @@ from bench import api
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, UsageError
+from bench.report.breakdown import breakdown_table
+from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.worker import work
@@ -21,25 +23,50 @@ from bench.worker import work
 def run(options: argparse.Namespace) -> int:
     """Measure a training run here and project it to the clusters."""
     if options.cfg:
-        plain = compose_plain(options.overrides)
-        load(plain)
-        sys.stdout.write(yaml.safe_dump(plain, sort_keys=False))
-        return ExitCode.OK
+        return _show(options.overrides)
     result = api.run(*options.overrides)
     if not result.run_dir:
         return ExitCode.OK  # a rank that somebody else started: rank 0 tells
     projected = [projected_table(result.projections, result.not_projected)] if result.projections or result.not_projected else []
-    print_tables(measured_table(result), *projected)
+    parts = breakdown_table(result.measurement)
+    print_tables(measured_table(result), *([parts] if parts else []), *projected)
     tell(f"kept in {result.run_dir}")
     return ExitCode.OK
 
 
+def probe(options: argparse.Namespace) -> int:
+    """Measure what the devices here and the links between them reach, each alone."""
+    if options.cfg:
+        return _show(options.overrides)
+    if kept := api.probe(*options.overrides):
+        print_tables(*profile_tables(kept[0]))
+        tell(f"kept in {kept[1]}")
+    return ExitCode.OK
+
+
+def slice_target(options: argparse.Namespace) -> int:
+    """Time one device's share of a layer of the target here."""
+    if options.cfg:
+        return _show(options.overrides)
+    if kept := api.slice_target(*options.overrides):
+        print_tables(slice_table(kept[0]))
+        tell(f"kept in {kept[1]}")
+    return ExitCode.OK
+
+
 def worker(options: argparse.Namespace) -> int:
-    """One rank of a run; started by `bench run`, never by hand."""
-    return work(Path(options.overrides[0]))
+    """One rank; started by `bench run`, `probe` or `slice`, never by hand."""
+    return work(Path(options.overrides[0]), *options.overrides[1:])
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "worker": worker}
+def _show(overrides: Sequence[str]) -> int:
+    plain = compose_plain(overrides)
+    load(plain)
+    sys.stdout.write(yaml.safe_dump(plain, sort_keys=False))
+    return ExitCode.OK
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "probe": probe, "slice": slice_target, "worker": worker}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,11 +7,12 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.facts.measurement import Estimate, Quantiles
+from bench.facts.measurement import Estimate, Quantiles, Spread
 
 Samples = Sequence[float] | NDArray[np.float64]
 
 N_RESAMPLES = 2000
+MOST_RESAMPLED = 2000  # values; longer series are first shortened to means of equal stretches
 OUTLIER_DEVIATIONS = 5.0
 MAD_TO_SD = 1.4826  # of a normal distribution
 
@@ -28,9 +29,10 @@ def throughput(step_s: Samples, tokens_per_step: float, confidence: float) -> Es
     Moving-block bootstrap of the mean step time, its deviations stretched to Student's t for the number of blocks.
     Source: Kuensch 1989 (moving blocks); Politis and White 2004, eq. 9 (block length, here for an AR(1) process).
     """
-    steps = np.asarray(step_s, dtype=float)
-    mean, block = float(steps.mean()), block_length(steps)
-    deviations = _resampled_means(steps, block) - mean
+    mean, stretch = float(np.mean(step_s)), math.ceil(len(step_s) / MOST_RESAMPLED)
+    steps = _thinned(np.asarray(step_s, dtype=float), MOST_RESAMPLED)
+    block = block_length(steps)
+    deviations = _resampled_means(steps, block) - float(steps.mean())
     deviations *= _correlation_factor(steps, deviations) * _small_sample_factor(len(steps) / block, confidence)
     tail = (1 - confidence) / 2
     low_s, high_s = mean + np.quantile(deviations, (tail, 1 - tail))
@@ -39,9 +41,80 @@ def throughput(step_s: Samples, tokens_per_step: float, confidence: float) -> Es
         low=tokens_per_step / max(float(high_s), mean),
         high=tokens_per_step / min(max(float(low_s), mean / 2), mean),
         confidence=confidence,
-        n_steps=len(steps),
-        block_length=block,
+        n_steps=len(step_s),
+        block_length=block * stretch,
     )
+
+
+def over_launches(launches: Sequence[Estimate], n_hosts: int = 1, between_host_fraction: float | None = None) -> tuple[Estimate, Spread]:
+    """The mean launch, with an interval for what many launches would average to, and the spread within and between launches.
+
+    One-way random effects with equal weights: the launches' own spread holds both components, so its t interval needs no split;
+    it is never narrower than the launches' own intervals allow. Source: Searle, Casella and McCulloch 1992, section 3.5.
+    """
+    values = np.array([e.value for e in launches])
+    confidence, n, mean = launches[0].confidence, len(launches), float(np.mean(values))
+    within = math.sqrt(float(np.mean([standard_error(e) ** 2 for e in launches])))
+    half = math.sqrt(sum(((e.high - e.low) / 2) ** 2 for e in launches)) / n
+    between = None
+    if n > 1:
+        variance = float(values.var(ddof=1))
+        between = math.sqrt(max(0.0, variance - within**2)) / mean
+        half = max(half, student_t(confidence, n - 1) * math.sqrt(variance / n))
+    pooled = Estimate(
+        value=mean,
+        low=max(0.0, mean - half) if n > 1 else launches[0].low,
+        high=mean + half if n > 1 else launches[0].high,
+        confidence=confidence,
+        n_steps=sum(e.n_steps for e in launches),
+        block_length=max(e.block_length for e in launches),
+    )
+    return pooled, Spread(
+        n_launches=n,
+        n_hosts=n_hosts,
+        within_run_fraction=within / mean,
+        between_launch_fraction=between,
+        between_host_fraction=between_host_fraction,
+    )
+
+
+def standard_error(e: Estimate) -> float:
+    """Standard error of the value, from its interval and what stretched that."""
+    half_width_in_errors = NormalDist().inv_cdf((1 + e.confidence) / 2) * _small_sample_factor(e.n_steps / e.block_length, e.confidence)
+    return (e.high - e.low) / 2 / half_width_in_errors
+
+
+def between_groups_fraction(groups: Sequence[Samples]) -> float | None:
+    """Standard deviation between groups over the mean of all samples, that within groups taken off; None for fewer than two groups.
+
+    Source: Searle, Casella and McCulloch 1992, section 3.6 (analysis of variance of unequal groups).
+    """
+    sizes = np.array([len(group) for group in groups], dtype=float)
+    n, k = float(sizes.sum()), len(groups)
+    if k < 2:
+        return None
+    means = np.array([np.mean(group) for group in groups])
+    mean = float((sizes * means).sum() / n)
+    inside = sum(float(np.square(np.asarray(group) - m).sum()) for group, m in zip(groups, means, strict=True))
+    mean_square_inside = inside / (n - k) if n > k else 0.0
+    mean_square_between = float((sizes * (means - mean) ** 2).sum()) / (k - 1)
+    typical_size = (n - float((sizes**2).sum()) / n) / (k - 1)
+    return math.sqrt(max(0.0, mean_square_between - mean_square_inside) / typical_size) / mean
+
+
+def student_t(confidence: float, freedom: float) -> float:
+    """Half width, in standard errors, of an interval from a normal sample whose spread has so many degrees of freedom.
+
+    With t = sqrt(freedom) tan(a), P(|T| < t) is the integral of cos^(freedom - 1) from 0 to a over that to pi / 2.
+
+    >>> [round(student_t(0.95, freedom), 2) for freedom in (1, 2, 10, 100)]
+    [12.71, 4.3, 2.23, 1.98]
+    """
+    freedom = min(freedom, 1000.0)
+    angle = np.linspace(0, math.pi / 2, 4001)
+    density = np.cos(angle) ** (freedom - 1)
+    mass = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
+    return math.sqrt(freedom) * math.tan(float(np.interp(confidence, mass / mass[-1], angle)))
 
 
 def _resampled_means(steps: NDArray[np.float64], block: int) -> NDArray[np.float64]:
@@ -60,13 +133,9 @@ def _correlation_factor(steps: NDArray[np.float64], deviations: NDArray[np.float
 
 
 def _small_sample_factor(n_blocks: float, confidence: float) -> float:
-    """Half width of a t interval of `n_blocks` values over that of the bootstrap, which acts as if their spread were known.
-
-    Source: Abramowitz and Stegun 26.7.5 (t from the normal quantile).
-    """
-    z, nu = NormalDist().inv_cdf((1 + confidence) / 2), max(n_blocks - 1, 1.0)
-    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-    return t / z * math.sqrt((nu + 1) / nu)
+    """Half width of a t interval of `n_blocks` values over that of the bootstrap, which acts as if their spread were known."""
+    freedom = max(n_blocks - 1, 1.0)
+    return student_t(confidence, freedom) / NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((freedom + 1) / freedom)
 
 
 def autocorrelation_time(samples: Samples) -> float:
@@ -172,3 +241,17 @@ def _line(x: NDArray[np.float64]) -> NDArray[np.float64]:
     slope, start = np.polyfit(np.arange(len(x)), x, 1)
     fitted: NDArray[np.float64] = start + slope * np.arange(len(x))
     return fitted
+
+
+def median_interval(samples: Samples, confidence: float) -> tuple[float, float, float]:
+    """Median with the ends of its confidence interval: (low, median, high), order statistics without any assumed distribution.
+
+    Ranks from the binomial distribution in its normal form, for the effective number of samples; few samples end at their extremes.
+    Source: Hettmansperger and Sheather 1986, section 1.
+
+    >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0], 0.95)
+    (1.0, 3.0, 5.0)
+    """
+    half = NormalDist().inv_cdf((1 + confidence) / 2) / (2 * math.sqrt(effective_samples(samples)))
+    low, median, high = np.quantile(np.asarray(samples, dtype=float), (max(0.0, 0.5 - half), 0.5, min(1.0, 0.5 + half)))
+    return float(low), float(median), float(high)

@@ -19,25 +19,24 @@ from bench.errors import BenchError, ExitCode
 from bench.facts.hardware import Backend
 from bench.facts.model import ModelShape
 from bench.facts.result import Measured
+from bench.probing import probe, time_slice
 from bench.report.terminal import ProgressLine
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.environment import capture_environment
 from bench.run.launch import RankPlace, find_place, join_world
 from bench.run.measure import measure_steps
 from bench.run.survey import TRIAL_SHAPE, take_survey
+from bench.store.profiles import write_profile, write_slice
 from bench.store.results import read_config, write_config, write_failure, write_measured
 
 
-def work(run_dir: Path) -> int:
-    """The exit code of one rank, which reads config.yaml from the run directory; rank 0 leaves its measurement there."""
+def work(run_dir: Path, task: str = "run") -> int:
+    """The exit code of one rank, which reads config.yaml from the run directory; rank 0 leaves there what the task has found."""
     place = find_place(os.environ)
     assert place is not None, "a worker is started by a launcher"
     screen = _redirect(run_dir / "log" / f"rank{place.rank}.log")
     try:
-        measured = measure(load(read_config(run_dir)), place, ProgressLine(screen) if place.rank == 0 else None)
-        if place.rank == 0:
-            write_config(run_dir, measured.config)
-            write_measured(run_dir, measured)
+        TASKS[task](run_dir, load(read_config(run_dir)), place, ProgressLine(screen) if place.rank == 0 else None)
     except BenchError as error:
         write_failure(run_dir, place.rank, error.exit_code, str(error))
         return error.exit_code
@@ -51,8 +50,8 @@ def work(run_dir: Path) -> int:
     return ExitCode.OK
 
 
-def measure(config: Config, place: RankPlace, progress: ProgressLine | None) -> Measured:
-    """What all ranks measured together, the same on every rank."""
+def measure(config: Config, place: RankPlace, progress: ProgressLine | None, run_dir: Path | None) -> Measured:
+    """What all ranks measured together, the same on every rank. A trace that was asked for goes to the run directory."""
     tell = progress or (lambda _: None)
     backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
     asked = config.device.threads_per_rank
@@ -65,10 +64,31 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None) -> 
     survey = take_survey(device, place.world_size, place.local_world_size, threads, trial)
     resolved = resolve(config, survey, {shape.name: _demand(shape) for shape in models(config)})
     resolved = load(broadcast_object_list([encode(resolved)])[0])
-    measurement = measure_steps(run_spec(resolved), device, environment.host, tell)
+    trace = run_dir / "trace-rank0.json" if run_dir and place.rank == 0 else None
+    measurement = measure_steps(run_spec(resolved), device, environment.host, tell, trace)
     if progress:
         progress.close()
     return Measured(config=encode(resolved), environment=environment, survey=survey, measurement=measurement)
+
+
+def _run(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
+    measured = measure(config, place, progress, run_dir)
+    if place.rank == 0:
+        write_config(run_dir, measured.config)
+        write_measured(run_dir, measured)
+
+
+def _probe(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
+    if profile := probe(config, place, progress):
+        write_profile(run_dir, profile)
+
+
+def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
+    if place.rank == 0:
+        write_slice(run_dir, time_slice(config, place, progress))
+
+
+TASKS = {"run": _run, "probe": _probe, "slice": _slice}
 
 
 def _demand(shape: ModelShape) -> Demand:

@@ -8,7 +8,7 @@ from bench.errors import DoesNotFit, UsageError
 from bench.facts.figure import fact
 from bench.facts.hardware import Backend, Precision
 from bench.facts.measurement import Survey
-from bench.facts.model import ModelShape
+from bench.facts.model import ModelShape, NormKind, nearest_divisors
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.run import RunSpec, TrainPolicy
 
@@ -36,7 +36,7 @@ def models(config: Config) -> tuple[ModelShape, ...]:
 
 
 def resolve_plan(request: PlanRequest, world_size: int) -> ParallelPlan:
-    """The plan on `world_size` devices. Raises UsageError where it does not divide them or cannot run yet."""
+    """The plan on `world_size` devices. Raises UsageError where it does not divide them."""
     sizes = {
         "tensor_parallel_size": request.tensor_parallel_size,
         "pipeline_parallel_size": request.pipeline_parallel_size,
@@ -48,16 +48,15 @@ def resolve_plan(request: PlanRequest, world_size: int) -> ParallelPlan:
     data_parallel_size = world_size // copies if request.data_parallel_size == "auto" else request.data_parallel_size
     if max(data_parallel_size, 1) * copies != world_size:
         raise UsageError(_does_not_divide(request, sizes, copies, world_size))
-    plan = ParallelPlan(
+    return ParallelPlan(
         **sizes,
         data_parallel_size=data_parallel_size,
+        data_parallel_replicate_size=request.data_parallel_replicate_size,
         n_virtual_stages=request.n_virtual_stages,
         expert_parallel_size=request.expert_parallel_size,
         sharding=request.sharding,
         recompute=request.recompute,
     )
-    _refuse_what_cannot_run(plan)
-    return plan
 
 
 def _does_not_divide(request: PlanRequest, sizes: Mapping[str, int], copies: int, world_size: int) -> str:
@@ -74,20 +73,50 @@ def _below(size: int, world_size: int) -> int:
     return max(d for d in range(1, world_size + 1) if world_size % d == 0 and d <= size)
 
 
-def _refuse_what_cannot_run(plan: ParallelPlan) -> None:
-    names = ("tensor_parallel_size", "pipeline_parallel_size", "n_virtual_stages", "context_parallel_size", "expert_parallel_size")
-    for name in names:
-        if getattr(plan, name) > 1:
-            raise UsageError(f"plan.{name}: {getattr(plan, name)} given; a local run is data parallel only so far; use 1")
-    for name in ("sharding", "recompute"):
-        if getattr(plan, name) != "none":
-            raise UsageError(f"plan.{name}: {getattr(plan, name)} given; a local run keeps whole copies so far; use none")
+def check_split(shape: ModelShape, plan: ParallelPlan, n_micro_batches: int) -> None:
+    """Nothing; raises UsageError where the model or the batch cannot be split so."""
+    tp, cp, ep, pp = plan.tensor_parallel_size, plan.context_parallel_size, plan.expert_parallel_size, plan.pipeline_parallel_size
+    rules = (
+        ("tensor_parallel_size", tp, "n_kv_heads", shape.n_kv_heads),
+        ("tensor_parallel_size", tp, "vocab_size", shape.vocab_size),
+        ("tensor_parallel_size", tp, "d_ff", shape.d_ff),
+        ("tensor_parallel_size", tp, "d_ff_expert", shape.d_ff_expert),
+        ("tensor_parallel_size * 2 context_parallel_size", tp * (2 * cp if cp > 1 else 1), "seq_len", shape.seq_len),
+        ("expert_parallel_size", ep, "n_experts", shape.n_experts),
+        ("pipeline_parallel_size * n_virtual_stages", pp * plan.n_virtual_stages, "n_layers", shape.n_layers),
+    )
+    for name, size, whole_name, whole in rules:
+        if whole % size:
+            raise UsageError(f"plan.{name}: {size} does not divide model.{whole_name} {whole}; use {nearest_divisors(size, whole)}")
+    if ep > 1 and not shape.is_moe:
+        raise UsageError(f"plan.expert_parallel_size: {ep} given; {shape.name} has no experts; use 1, or model=grok_tiny")
+    if tp > 1 and (shape.bias or shape.norm is NormKind.LAYER):
+        raise UsageError(f"plan.tensor_parallel_size: {tp} given; biases and LayerNorm are not split; use a model with RMSNorm")
+    if plan.n_virtual_stages > 1 and (pp == 1 or n_micro_batches % pp):
+        raise UsageError(
+            f"plan.n_virtual_stages: {plan.n_virtual_stages} given; interleaving needs stages, and rounds of {pp} micro-batches, not "
+            f"{n_micro_batches}; change train.global_batch_size"
+        )
+    if n_micro_batches < pp:
+        few = f"{pp} stages need {pp} micro-batches, not {n_micro_batches}"
+        raise UsageError(f"plan.pipeline_parallel_size: {few}; raise train.global_batch_size")
 
 
-def resolve_batch(request: TrainRequest, data_parallel_size: int, micro_batch_size: int) -> BatchPlan:
-    """The batch with its `auto` sizes filled in: one pass per step where no global batch is given."""
-    global_batch = micro_batch_size * data_parallel_size if request.global_batch_size == "auto" else request.global_batch_size
-    return BatchPlan(micro_batch_size=micro_batch_size, global_batch_size=global_batch, data_parallel_size=data_parallel_size)
+def resolve_batch(request: TrainRequest, plan: ParallelPlan, micro_batch_size: int) -> BatchPlan:
+    """The batch with its `auto` sizes filled in: one pass per step where no global batch is given, two per stage in a pipeline."""
+    per_pass = micro_batch_size * plan.data_parallel_size
+    n_passes = 1 if plan.pipeline_parallel_size == 1 else 2 * plan.pipeline_parallel_size
+    global_batch = n_passes * per_pass if request.global_batch_size == "auto" else request.global_batch_size
+    return BatchPlan(micro_batch_size=micro_batch_size, global_batch_size=global_batch, data_parallel_size=plan.data_parallel_size)
+
+
+def check_early(config: Config, world_size: int) -> None:
+    """Nothing; raises UsageError for what is known to be wrong before any rank is started."""
+    plan = resolve_plan(config.plan, world_size)
+    micro = config.train.micro_batch_size
+    batch = None if micro == "auto" else resolve_batch(config.train, plan, micro)
+    if isinstance(config.model, ModelShape):
+        check_split(config.model, plan, batch.n_micro_batches if batch else 2 * plan.pipeline_parallel_size)
 
 
 def needs_trial(config: Config) -> bool:
@@ -101,7 +130,8 @@ def resolve(config: Config, survey: Survey, demands: Mapping[str, Demand]) -> Co
     plan = resolve_plan(config.plan, survey.world_size)
     shape = _resolve_model(config, survey, demands, precision)
     micro = _resolve_micro_batch(config, survey, demands[shape.name], precision, plan.data_parallel_size)
-    batch = resolve_batch(config.train, plan.data_parallel_size, micro)
+    batch = resolve_batch(config.train, plan, micro)
+    check_split(shape, plan, batch.n_micro_batches)
     return replace(
         config,
         model=shape,
@@ -174,7 +204,7 @@ def run_spec(config: Config) -> RunSpec:
         threads_per_rank=config.device.threads_per_rank,
         model=config.model,
         plan=plan,
-        batch=resolve_batch(config.train, plan.data_parallel_size, config.train.micro_batch_size),
+        batch=resolve_batch(config.train, plan, config.train.micro_batch_size),
         train=TrainPolicy(
             precision=config.train.precision,
             compiled=config.train.compile,

@@ -10,6 +10,7 @@ from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.model import ModelShape, Target, nearest_divisors
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
+from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
 
 # A tag in angle brackets is left out of the path that an error shows.
@@ -18,6 +19,7 @@ _BY_AUTO = Discriminator(lambda value: "<auto>" if value == "auto" else "<given>
 AutoInt = Annotated[Auto | Annotated[int, Tag("<given>")], _BY_AUTO]
 AutoBackend = Annotated[Auto | Annotated[Backend, Tag("<given>")], _BY_AUTO]
 AutoPrecision = Annotated[Auto | Annotated[Precision, Tag("<given>")], _BY_AUTO]
+AutoRecompute = Annotated[Auto | Annotated[Recompute, Tag("<given>")], _BY_AUTO]
 
 
 @fact
@@ -61,6 +63,7 @@ class PlanRequest:
 
     name: str
     data_parallel_size: AutoInt
+    data_parallel_replicate_size: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
     n_virtual_stages: int
@@ -89,6 +92,19 @@ class TrainRequest:
 
 
 @fact
+class SliceRequest:
+    """Whose share of a layer to build; `auto` is as in the plan that the search finds for the cluster."""
+
+    tensor_parallel_size: AutoInt
+    expert_parallel_size: AutoInt
+    context_parallel_size: AutoInt
+    micro_batch_size: AutoInt
+    recompute: AutoRecompute
+    n_layers: int
+    repeat: RepeatPolicy
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -109,6 +125,8 @@ class Config:
     measure: MeasurePolicy
     prior: Prior
     price: Price
+    probe: ProbePolicy
+    slice: SliceRequest
     name: str
     out: str | None
 

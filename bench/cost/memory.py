@@ -81,6 +81,7 @@ def _state_bytes(shape: ModelShape, layout: Layout, n_layers: Array, matrix_para
 def bytes_per_parameter(layout: Layout, n_replicas: Array) -> Array:
     """State bytes of one parameter on one of its `n_replicas` ranks."""
     copied = np.where(layout.is_sharding(Sharding.ZERO3), 0, WEIGHT_BYTES + GRADIENT_BYTES)
+    copied = np.where(layout.is_sharding(Sharding.ZERO2), WEIGHT_BYTES, copied)
     copied = np.where(layout.is_sharding(Sharding.NONE), WEIGHT_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES, copied)
     return np.asarray(copied + (WEIGHT_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES - copied) / n_replicas)
 

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from bench.facts.breakdown import MemoryUse, StepBreakdown, Telemetry
 from bench.facts.figure import fact, require
 from bench.facts.hardware import Backend, Precision
 from bench.facts.model import ModelShape
@@ -20,6 +21,8 @@ class WarningKind(StrEnum):
     BUSY_MACHINE = "busy_machine"
     UNCHANGED_PARAMETERS = "unchanged_parameters"
     SHARED_DEVICE = "shared_device"
+    THROTTLED = "throttled"
+    SLOW_RANK = "slow_rank"
 
 
 @fact
@@ -80,6 +83,17 @@ class Estimate:
 
 
 @fact
+class Spread:
+    """Where tokens/s differs, as standard deviations over its mean; None where one member of a kind tells nothing about it."""
+
+    n_launches: int
+    n_hosts: int
+    within_run_fraction: float  # standard error of one launch's mean, from its own steps
+    between_launch_fraction: float | None
+    between_host_fraction: float | None  # of the ranks' own work: in synchronous training their steps are equally long
+
+
+@fact
 class Quantiles:
     """Order statistics of a sample."""
 
@@ -94,6 +108,23 @@ class WarmupEnd(StrEnum):
 
     STEADY = "steady"
     CAP = "cap"
+
+
+class MeasureEnd(StrEnum):
+    """What ended measuring."""
+
+    STEPS = "steps"
+    TARGET = "target"
+    BUDGET = "budget"
+
+
+@fact
+class LateStep:
+    """An outlier, counted and dated, and still in every mean."""
+
+    step: int  # place among the timed steps, from 0
+    at_s: float  # seconds of timed steps before it
+    step_s: float
 
 
 @fact
@@ -111,7 +142,7 @@ class RankSamples:
 
 @fact
 class Measurement:
-    """A training run, measured. Throughput is that of the whole world."""
+    """A training run, measured. Throughput is that of the whole world; of several launches, the mean launch."""
 
     backend: Backend
     device_name: str
@@ -131,11 +162,17 @@ class Measurement:
     step_s: Quantiles
     setup_s: float
     compile_s: float  # first step less a steady one
-    loss_first: float
-    loss_last: float
-    grad_norm: float
+    loss_first: float | None  # None where it is not finite
+    loss_last: float | None
+    grad_norm: float | None
     warnings: tuple[MeasurementWarning, ...]
     invalid: tuple[str, ...]  # reasons why this is no training speed; empty when valid
+    measure_end: MeasureEnd | None = None
+    spread: Spread | None = None
+    late_steps: tuple[LateStep, ...] = ()
+    breakdown: StepBreakdown | None = None
+    memory: tuple[MemoryUse, ...] = ()  # by rank
+    telemetry: Telemetry | None = None  # None where nothing here tells of power, clocks or temperature
 
     @property
     def tokens_per_s_per_device(self) -> float:

@@ -10,6 +10,7 @@ class Sharding(StrEnum):
 
     NONE = "none"  # every rank holds weights, gradients and optimizer state (DDP)
     ZERO1 = "zero1"  # optimizer state is sharded
+    ZERO2 = "zero2"  # gradients and optimizer state are sharded; weights are gathered once per step
     ZERO3 = "zero3"  # weights, gradients and optimizer state are sharded (FSDP)
 
 
@@ -26,6 +27,7 @@ class ParallelPlan:
     """Sizes of the axes of the device mesh; their product is the world size. Experts live inside the data axis."""
 
     data_parallel_size: int
+    data_parallel_replicate_size: int = 1  # copies among the data ranks of a sharded plan (hybrid sharding)
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     n_virtual_stages: int = 1  # model chunks per pipeline rank; 1 is plain 1F1B
@@ -37,6 +39,7 @@ class ParallelPlan:
     def __post_init__(self) -> None:
         for name in (
             "data_parallel_size",
+            "data_parallel_replicate_size",
             "tensor_parallel_size",
             "pipeline_parallel_size",
             "n_virtual_stages",
@@ -46,6 +49,10 @@ class ParallelPlan:
             require(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be at least 1")
         dp, ep = self.data_parallel_size, self.expert_parallel_size
         require(dp % ep == 0, f"expert_parallel_size {ep} does not divide data_parallel_size {dp}")
+        copies = self.data_parallel_replicate_size
+        require(dp % copies == 0, f"data_parallel_replicate_size {copies} does not divide data_parallel_size {dp}")
+        is_sharded = self.sharding in (Sharding.ZERO2, Sharding.ZERO3)
+        require(copies == 1 or is_sharded, f"data_parallel_replicate_size {copies} needs sharding zero2 or zero3")
 
     @property
     def model_parallel_size(self) -> int:

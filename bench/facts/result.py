@@ -35,3 +35,4 @@ class Result:
     projections: tuple[Prediction, ...]
     not_projected: tuple[str, ...]  # a sentence for every cluster that the target does not fit on
     warnings: tuple[MeasurementWarning, ...]
+    launches: tuple[Measurement, ...] = ()  # each on its own where there were several; one is `measurement` itself

@@ -18,6 +18,9 @@ class MeasurePolicy:
     warmup_min_steps: int
     warmup_max_steps: int
     warmup_tolerance: float  # relative change between two stretches of warm-up that counts as steady
+    launches: int = 1  # independent launches, each with its own processes, warm-up and interval
+    breakdown_steps: int = 10  # steps after the timed ones that are cut into phases; 0 leaves the breakdown out
+    trace: bool = False  # write a torch.profiler trace of a few more steps
 
     def __post_init__(self) -> None:
         require(self.steps is None or self.steps >= 2, f"steps {self.steps} must be at least 2, or null to stop by target_ci")
@@ -31,6 +34,8 @@ class MeasurePolicy:
             f"warmup_max_steps {self.warmup_max_steps} is below warmup_min_steps {self.warmup_min_steps}",
         )
         require(self.warmup_tolerance > 0, f"warmup_tolerance {self.warmup_tolerance:g} must be above 0")
+        require(self.launches >= 1, f"launches {self.launches} must be at least 1")
+        require(self.breakdown_steps >= 0, f"breakdown_steps {self.breakdown_steps} must not be negative")
 
 
 @fact

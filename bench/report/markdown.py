@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from bench.facts.result import Result
+from bench.report.breakdown import breakdown_table
 from bench.report.tables import Table, measured_table, parts_table, projected_table
 
 PROXY = (
@@ -13,7 +14,8 @@ PROXY = (
 
 def markdown_report(result: Result) -> str:
     """The whole result as Markdown."""
-    tables = [measured_table(result)]
+    parts = breakdown_table(result.measurement)
+    tables = [measured_table(result), *([parts] if parts else [])]
     if result.projections or result.not_projected:
         tables += [projected_table(result.projections, result.not_projected), *map(parts_table, result.projections)]
     e = result.environment

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.facts.measurement import Measurement, RankSamples, Utilization
+from bench.facts.breakdown import DeviceTelemetry, Telemetry
+from bench.facts.measurement import Measurement, RankSamples, Spread, Utilization
 from bench.facts.prediction import Prediction, StepPart
 from bench.facts.result import Result
 from bench.report.format import count, gibibytes, percent, percent_span, scaled, seconds, significant, span
@@ -27,16 +28,60 @@ def measured_table(result: Result) -> Table:
         ("devices", f"{m.world_size} x {m.device_name} ({m.backend}), {m.threads_per_rank} CPU threads each"),
         ("plan", _local_plan(m)),
         ("tokens/s", f"{_number(m)} ({significant(m.tokens_per_s.low, 4)} to {significant(m.tokens_per_s.high, 4)})"),
+        ("spread", _spread(m.spread)),
         ("tokens/s per device", significant(m.tokens_per_s_per_device, 4)),
         ("step time", _step_times(m)),
         ("model FLOP/s per device", f"{scaled(u.flops_per_s_per_device, 'FLOP/s')} (causal attention halved)"),
         ("MFU", _mfu(u)),
         ("memory per rank", _memory(m.ranks)),
         ("set-up, first step, warm-up", _before(m)),
-        ("loss, gradient norm", f"{m.loss_first:.3f} to {m.loss_last:.3f}, {significant(m.grad_norm)}"),
+        ("power, clocks", _telemetry(m.telemetry)),
+        ("loss, gradient norm", f"{_finite(m.loss_first)} to {_finite(m.loss_last)}, {_finite(m.grad_norm)}"),
     )
     notes = tuple(f"not valid: {text}" for text in m.invalid) + tuple(f"warning: {w.text}" for w in result.warnings)
-    return Table(f"Measured: {m.tokens_per_s.n_steps} steps on {result.environment.host}", ("", ""), rows, notes)
+    return Table(f"Measured: {m.tokens_per_s.n_steps} steps on {result.environment.host}", ("", ""), rows, (*notes, *_unknown(m)))
+
+
+def _unknown(m: Measurement) -> tuple[str, ...]:
+    """What this run does not say about itself."""
+    alone = "The interval is that of this launch's steps; how far launches differ was not measured (measure.launches=3 does)."
+    whole = f"Where the step goes: {m.breakdown.exposed_by}." if m.breakdown and not m.breakdown.ranks else ""
+    return tuple(text for text in (alone if m.spread and m.spread.n_launches == 1 else "", whole) if text)
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "n/a"
+    launches, hosts = spread.between_launch_fraction, spread.between_host_fraction
+    told = [f"{percent(spread.within_run_fraction, 2)} standard error within a launch"]
+    told.append(f"{percent(launches, 2)} between {spread.n_launches} launches" if launches is not None else "one launch")
+    told.append(f"{percent(hosts, 2)} between {spread.n_hosts} hosts" if hosts is not None else f"{spread.n_hosts} host")
+    return ", ".join(told)
+
+
+def _finite(value: float | None) -> str:
+    return "not finite" if value is None else significant(value, 4)
+
+
+def _telemetry(telemetry: Telemetry | None) -> str:
+    """Power, energy, clocks and temperature in one line; n/a where nothing tells."""
+    if telemetry is None:
+        return "n/a: nothing here tells of power, clocks or temperature"
+    told = [
+        scaled(telemetry.power_w, "W") if telemetry.power_w is not None else "power n/a",
+        scaled(telemetry.energy_j_per_token, "J/token") if telemetry.energy_j_per_token is not None else "energy n/a",
+        *(_device(d) for d in telemetry.devices[:1]),
+    ]
+    return ", ".join(told)
+
+
+def _device(d: DeviceTelemetry) -> str:
+    told = [
+        f"{scaled(d.clock_hz, 'Hz')} mean clock" if d.clock_hz is not None else "clock n/a",
+        f"{significant(d.peak_temperature_c)} C at most" if d.peak_temperature_c is not None else "temperature n/a",
+        f"throttled {percent(d.throttled_fraction, 0)}" if d.throttled_fraction is not None else "throttling n/a",
+    ]
+    return f"{', '.join(told)} (rank {d.rank}, {d.source})"
 
 
 def _number(m: Measurement) -> str:

@@ -4,6 +4,7 @@ import time
 
 import torch
 
+from bench.facts.breakdown import Phase
 from bench.run.devices import LocalDevice
 
 
@@ -45,3 +46,43 @@ class StepClock:
             self._events[self._n].record()
         if self._n == 0 or not self._events:
             self._marks_ns[self._n] = time.perf_counter_ns()
+
+
+class PhaseClock:
+    """Seconds of every phase of one step: device events between phases, or a monotonic clock where the CPU computes."""
+
+    def __init__(self, device: LocalDevice) -> None:
+        self._device = device
+        self._phases: list[Phase] = []
+        self._marks_ns: list[int] = []
+        self._events: list[torch.Event] = []
+
+    def start(self) -> None:
+        """Nothing; a step begins on an idle device."""
+        self._device.synchronize()
+        self._phases, self._marks_ns, self._events = [], [], []
+        self._boundary()
+
+    def mark(self, phase: Phase) -> None:
+        """Nothing; all since the last mark was this phase."""
+        self._phases.append(phase)
+        self._boundary()
+
+    def stop(self) -> dict[Phase, float]:
+        """Seconds by phase, summed over its occurrences, after the device is idle again."""
+        self._device.synchronize()
+        total: dict[Phase, float] = dict.fromkeys(self._phases, 0.0)
+        for i, phase in enumerate(self._phases):
+            if self._events:
+                total[phase] += self._events[i].elapsed_time(self._events[i + 1]) / 1e3
+            else:
+                total[phase] += (self._marks_ns[i + 1] - self._marks_ns[i]) / 1e9
+        return total
+
+    def _boundary(self) -> None:
+        if self._device.is_cpu:
+            self._marks_ns.append(time.perf_counter_ns())
+        else:
+            event = torch.Event(self._device.torch_device, enable_timing=True)
+            event.record()
+            self._events.append(event)

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,18 @@ def read_result(path: Path) -> Result:
         raise UsageError(f"{file} cannot be read ({error.strerror}); give a run directory or its {RESULT}") from None
 
 
-def write_steps(run_dir: Path, measurement: Measurement) -> None:
-    """Nothing; steps.jsonl holds every step of every rank, one a line."""
+def make_launch_dir(run_dir: Path, launch: int, n_launches: int) -> Path:
+    """Where one of several launches leaves what it writes; the run directory itself where there is only one."""
+    path = run_dir if n_launches == 1 else run_dir / "log" / f"launch{launch}"
+    (path / "log").mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_steps(run_dir: Path, launches: Sequence[Measurement]) -> None:
+    """Nothing; steps.jsonl holds every step of every rank of every launch, one a line."""
     lines = [
-        {"rank": r.rank, "phase": phase, "step": i, "step_s": step_s}
+        {"launch": launch, "rank": r.rank, "phase": phase, "step": i, "step_s": step_s}
+        for launch, measurement in enumerate(launches)
         for r in measurement.ranks
         for phase, steps in (("warmup", r.warmup_s), ("timed", r.step_s))
         for i, step_s in enumerate(steps)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bench.config.compose import compose
-from bench.config.resolve import Demand, models, needs_trial, resolve, resolve_plan, run_spec
+from bench.config.resolve import Demand, check_early, models, needs_trial, resolve, resolve_plan, run_spec
 from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Precision
 from bench.facts.measurement import Survey
@@ -78,14 +78,36 @@ def test_nothing_is_tried_where_nothing_is_open() -> None:
     ("override", "words"),
     [
         ("plan.tensor_parallel_size=3", "does not divide the 4 devices"),
-        ("plan.tensor_parallel_size=2", "data parallel only so far"),
-        ("plan.sharding=zero3", "use none"),
         ("plan.data_parallel_size=3", "is not the 4 devices"),
     ],
 )
 def test_a_plan_that_cannot_run_is_refused(override: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         resolve_plan(compose([override]).plan, 4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["plan=tp", "model.n_kv_heads=1"], "tensor_parallel_size: 2 does not divide model.n_kv_heads 1"),
+        (["plan=cp", "model.seq_len=130"], "does not divide model.seq_len 130"),
+        (["plan=pp", "model.n_layers=3"], "does not divide model.n_layers 3"),
+        (["plan=ep"], "tiny has no experts"),
+        (["plan=pp", "train.micro_batch_size=4", "train.global_batch_size=8"], "2 stages need 2 micro-batches, not 1"),
+        (["plan=pp_interleaved", "model.n_layers=4", "train.micro_batch_size=1", "train.global_batch_size=6"], "rounds of 2"),
+        (["plan=tp", "model.norm=layer"], "LayerNorm"),
+        (["plan=hsdp", "plan.sharding=none"], "needs sharding"),
+    ],
+)
+def test_a_model_that_cannot_be_split_so_is_refused_before_ranks_start(overrides: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        check_early(compose(["model=tiny", *overrides]), 4)
+
+
+def test_a_pipeline_has_two_micro_batches_per_stage_unless_told() -> None:
+    resolved = resolve(compose(["model=tiny", "plan=pp", "train.micro_batch_size=2"]), SURVEY, DEMANDS)
+    # 2 stages: 4 micro-batches of 2 sequences on the one data rank
+    assert run_spec(resolved).batch.global_batch_size == 8
 
 
 def test_a_resolved_configuration_resolves_to_itself() -> None:

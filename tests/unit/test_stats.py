@@ -1,5 +1,6 @@
 """Statistics on signals whose answer is known."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench import stats
+from bench.facts.measurement import Estimate
 
 Signal = Callable[[np.random.Generator, int], NDArray[np.float64]]
 TRIALS = 200
@@ -106,3 +108,82 @@ def test_a_long_series_has_its_trend_found_in_little_memory() -> None:
 def test_quantiles_of_a_known_sample() -> None:
     q = stats.quantiles(range(101))
     assert (q.p10, q.median, q.p90, q.p99) == (10, 50, 90, 99)
+
+
+def heavy_tailed(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Log-normal with a standard deviation of 0.3 in logarithms, of mean 1."""
+    return np.exp(0.3 * rng.standard_normal(n) - 0.045)
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_intervals_hold_the_truth_of_heavy_tails_too(n: int) -> None:
+    rng = np.random.default_rng(8)
+    estimates = [stats.throughput(heavy_tailed(rng, n), 1.0, 0.95) for _ in range(TRIALS)]
+    assert np.mean([e.low <= 1 <= e.high for e in estimates]) >= 0.92
+
+
+def test_a_long_series_is_shortened_without_changing_its_interval() -> None:
+    rng = np.random.default_rng(9)
+    x = independent(rng, 20_000)
+    e = stats.throughput(x, 1.0, 0.95)
+    # 1.96 * 0.02 / sqrt(20000) = 0.028 %
+    assert e.half_width_fraction == pytest.approx(0.000277, rel=0.15)
+    assert e.n_steps == 20_000
+    assert e.value == pytest.approx(1 / float(x.mean()))
+
+
+def test_the_standard_error_is_what_the_interval_was_made_of() -> None:
+    rng = np.random.default_rng(10)
+    # 0.02 / sqrt(100) = 0.002
+    errors = [stats.standard_error(stats.throughput(independent(rng, 100), 1.0, 0.95)) for _ in range(50)]
+    assert np.mean(errors) == pytest.approx(0.002, rel=0.1)
+
+
+def launches(rng: np.random.Generator, n: int, between: float) -> list[Estimate]:
+    """Runs of 100 steps with 2 % noise: a standard error of 0.2 % within each, and another true speed for every launch."""
+    return [stats.throughput(independent(rng, 100) * (1 + between * rng.standard_normal()), 1.0, 0.95) for _ in range(n)]
+
+
+@pytest.mark.parametrize(("n", "between"), [(2, 0.03), (3, 0.03), (5, 0.03), (3, 0.0)])
+def test_an_interval_over_launches_holds_what_many_launches_average_to(n: int, between: float) -> None:
+    rng = np.random.default_rng(11)
+    estimates = [stats.over_launches(launches(rng, n, between))[0] for _ in range(TRIALS)]
+    assert np.mean([e.low <= 1 <= e.high for e in estimates]) >= 0.92
+
+
+def test_one_launch_says_nothing_about_others() -> None:
+    rng = np.random.default_rng(12)
+    alone = launches(rng, 1, 0.0)
+    estimate, spread = stats.over_launches(alone)
+    assert estimate == alone[0]
+    assert (spread.n_launches, spread.between_launch_fraction) == (1, None)
+
+
+def test_the_spread_is_split_into_within_and_between() -> None:
+    rng = np.random.default_rng(13)
+    spreads = [stats.over_launches(launches(rng, 5, 0.03))[1] for _ in range(100)]
+    assert np.mean([s.within_run_fraction for s in spreads]) == pytest.approx(0.002, rel=0.1)
+    assert math.sqrt(np.mean([(s.between_launch_fraction or 0) ** 2 for s in spreads])) == pytest.approx(0.03, rel=0.1)
+    alike = [stats.over_launches(launches(rng, 5, 0.0))[1].between_launch_fraction or 0.0 for _ in range(100)]
+    assert np.mean(alike) < 0.0015
+
+
+def test_four_of_five_repeated_measurements_hold_their_pooled_mean() -> None:
+    """The promise to users, on made-up launches that differ by 3 %: each measurement has three of them."""
+    rng = np.random.default_rng(14)
+    kept = 0
+    for _ in range(50):
+        repeats = [stats.over_launches(launches(rng, 3, 0.03))[0] for _ in range(5)]
+        pooled = np.mean([e.value for e in repeats])
+        kept += sum(e.low <= pooled <= e.high for e in repeats) >= 4
+    assert kept >= 48
+
+
+def test_a_difference_between_hosts_is_told_from_that_between_their_ranks() -> None:
+    # two hosts, 1 and 3; ranks within a host are equal: the standard deviation of (1, 3) is sqrt(2), over the mean of 2
+    assert stats.between_groups_fraction([[1.0, 1.0], [3.0, 3.0]]) == pytest.approx(math.sqrt(2) / 2)
+    # means 2 and 2: nothing between them
+    assert stats.between_groups_fraction([[1.0, 3.0], [1.0, 3.0]]) == 0
+    # MS between = 2 (2.5 - 2)^2 + 2 (1.5 - 2)^2 = 1, MS within = (4 * 0.25) / 2 = 0.5, group size 2: sqrt(0.25) / 2
+    assert stats.between_groups_fraction([[2.0, 3.0], [1.0, 2.0]]) == pytest.approx(0.25)
+    assert stats.between_groups_fraction([[1.0, 2.0]]) is None

@@ -214,8 +214,8 @@ def token_by_token(experts: Experts, x: Tensor) -> Tensor:
     for t, token in enumerate(x):
         top, chosen = (token @ experts.router.weight.T).topk(experts.top_k)
         for gate, e in zip(top.softmax(0), chosen, strict=True):
-            assert experts.gate is not None
-            out[t] += gate * ((gelu(token @ experts.gate[e]) * (token @ experts.up[e])) @ experts.down[e])
+            assert experts.matrices.gate is not None
+            out[t] += gate * ((gelu(token @ experts.matrices.gate[e]) * (token @ experts.matrices.up[e])) @ experts.matrices.down[e])
     return out
 
 
@@ -242,7 +242,7 @@ def test_empty_slots_contribute_nothing() -> None:
     with torch.no_grad():
         experts.router.weight.zero_()
         experts.router.weight[:2, 0] = 1  # tokens with a positive first column choose experts 0 and 1 alone
-        experts.down[2:] = 1e6
+        experts.matrices.down[2:] = 1e6
     x = torch.randn(1, 16, GROK1.d_model).abs()
     assert experts(x).abs().max() < 1e5
 

@@ -1,0 +1,45 @@
+"""What every kind of plan offers to the training step, and the optimizer that all share."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from bench.facts.hardware import Backend, Precision
+from bench.facts.run import RunSpec
+from bench.run.devices import LocalDevice
+
+AUTOCAST = {Precision.FP32: None, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+
+
+class Passes(Protocol):
+    """How a plan runs the forward and backward passes of one optimizer step."""
+
+    parameters: list[nn.Parameter]
+    models: list[nn.Module]  # as they are called in a pass, with every wrapper
+    optimizer: torch.optim.Optimizer
+    n_parameters: int  # of the whole model
+
+    def run(self) -> Tensor:
+        """Mean loss of this rank's micro-batches, still on the device; gradients are reduced."""
+        ...
+
+    def squared_gradient_norm(self) -> Tensor:
+        """Squared norm of the whole model's gradient, the same on every rank."""
+        ...
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], spec: RunSpec, device: LocalDevice) -> torch.optim.Optimizer:
+    """AdamW over this rank's parameters, fused where torch can; tensors on different meshes in groups of their own."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        mesh = str(parameter.device_mesh) if isinstance(parameter, DTensor) else "none"
+        groups.setdefault(mesh, []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": group} for group in groups.values()],
+        lr=spec.train.learning_rate,
+        weight_decay=spec.train.weight_decay,
+        fused=device.backend is not Backend.MPS,
+    )

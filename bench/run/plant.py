@@ -1,0 +1,59 @@
+"""Planted faults: a test hook. Ranks read BENCH_PLANT; without it the trainer is used as it is, and nothing here costs anything.
+
+slow_rank:RANK:SECONDS   that rank sleeps before every step
+drift:SECONDS            every rank's n-th step takes n times so much longer
+nan:STEP                 before that step every parameter becomes not-a-number
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from bench.errors import UsageError
+from bench.run.train import Trainer
+
+Fault = Callable[[Trainer, int], None]
+
+
+class PlantedTrainer:
+    """A trainer with a fault before every step."""
+
+    def __init__(self, trainer: Trainer, fault: Fault) -> None:
+        self._trainer, self._fault, self._n = trainer, fault, 0
+
+    def step(self) -> Tensor:
+        self._n += 1
+        self._fault(self._trainer, self._n)
+        return self._trainer.step()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trainer, name)
+
+
+def planted(trainer: Trainer) -> Trainer:
+    """The trainer itself, or one with the fault that BENCH_PLANT names."""
+    text = os.environ.get("BENCH_PLANT", "")
+    return cast(Trainer, PlantedTrainer(trainer, fault_of(text))) if text else trainer
+
+
+def fault_of(text: str) -> Fault:
+    """The fault that a text such as `slow_rank:1:0.05` describes."""
+    match text.split(":"):
+        case ["slow_rank", rank, seconds]:
+            return lambda trainer, _: time.sleep(float(seconds) if trainer.rank == int(rank) else 0.0)
+        case ["drift", seconds]:
+            return lambda _, n: time.sleep(n * float(seconds))
+        case ["nan", step]:
+            return lambda trainer, n: _spoil(trainer) if n == int(step) else None
+    raise UsageError(f"BENCH_PLANT: {text} given; use slow_rank:RANK:SECONDS, drift:SECONDS or nan:STEP, or unset it")
+
+
+@torch.no_grad()
+def _spoil(trainer: Trainer) -> None:
+    for parameter in trainer.passes.parameters:
+        parameter.fill_(math.nan)

@@ -1,0 +1,71 @@
+"""Whole copies of the model on every rank, by accelerate: placement, precision, accumulation, DDP; ZeRO-1 on request."""
+
+import warnings
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+from bench.facts.hardware import Precision
+from bench.facts.plan import Sharding
+from bench.facts.run import RunSpec
+from bench.run.data import TokenPool
+from bench.run.devices import LocalDevice
+from bench.run.parallel import recompute
+from bench.run.passes import make_optimizer
+from bench.run.transformer import Transformer
+
+MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
+
+
+class Replicated:
+    """Passes of a data-parallel plan: gradients are averaged while the backward pass runs."""
+
+    def __init__(self, spec: RunSpec, device: LocalDevice) -> None:
+        self._accelerator = Accelerator(
+            cpu=device.is_cpu,
+            mixed_precision=MIXED_PRECISION[spec.train.precision],
+            gradient_accumulation_steps=spec.batch.n_micro_batches,
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+        )
+        torch.manual_seed(spec.train.seed)
+        bare = Transformer(spec.model).to(device.torch_device)
+        self.parameters = list(bare.parameters())
+        self.n_parameters = sum(p.numel() for p in self.parameters)
+        recompute(bare, spec.plan.recompute)
+        model: nn.Module = torch.compile(bare) if spec.train.compiled else bare  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            # torch 2.13 renames DDP's broadcast_buffers; accelerate and torch 2.11 know only the old name
+            warnings.filterwarnings("ignore", "`?broadcast_buffers", FutureWarning)
+            self.model = self._accelerator.prepare(model)
+        self.optimizer = self._make_optimizer(spec, device)
+        self._data = TokenPool(spec, self._accelerator.process_index, device.torch_device)
+        self._n_micro_batches = spec.batch.n_micro_batches
+        self.models = [self.model]
+        wrapped = isinstance(self.model, nn.parallel.DistributedDataParallel)
+        assert wrapped == (spec.world_size > 1), type(self.model)
+
+    def run(self) -> Tensor:
+        """See Passes."""
+        losses = [self._micro_batch() for _ in range(self._n_micro_batches)]
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+
+    def _micro_batch(self) -> Tensor:
+        tokens, targets = self._data.micro_batch()
+        with self._accelerator.accumulate(self.model):
+            loss: Tensor = self.model(tokens, targets)
+            self._accelerator.backward(loss)
+        return loss.detach()
+
+    def squared_gradient_norm(self) -> Tensor:
+        """See Passes."""
+        return torch.stack([p.grad.double().square().sum() for p in self.parameters if p.grad is not None]).sum()
+
+    def _make_optimizer(self, spec: RunSpec, device: LocalDevice) -> torch.optim.Optimizer:
+        if spec.plan.sharding is not Sharding.ZERO1 or spec.world_size == 1:
+            return self._accelerator.prepare(make_optimizer(self.parameters, spec, device))  # type: ignore[no-any-return]
+        # accelerate reads an optimizer's state at once, which ZeRO-1 has not gathered
+        return ZeroRedundancyOptimizer(
+            self.parameters, torch.optim.AdamW, lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True
+        )

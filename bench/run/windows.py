@@ -1,0 +1,117 @@
+"""Steps in windows between synchronised edges: until they are steady, then until the rule says enough."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psutil
+from accelerate.utils import broadcast_object_list, gather_object
+
+from bench import stats
+from bench.facts.measurement import WarmupEnd
+from bench.facts.run import MeasurePolicy, RunSpec
+from bench.run.clock import StepClock
+from bench.run.record import Record
+from bench.run.stopping import StoppingRule
+from bench.run.telemetry import Sampler
+from bench.run.train import Trainer
+
+Progress = Callable[[str], None]
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collections happen between windows only, on every rank at the same step."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@contextmanager
+def foreign_load(record: Record, host: str) -> Iterator[None]:
+    """The largest share of a machine's cores that others kept busy in the meantime goes into the record, with the machine."""
+    begun, own, all_before = time.perf_counter(), time.process_time(), _busy_core_s()
+    yield
+    busy, capacity = _busy_core_s() - all_before, (time.perf_counter() - begun) * (psutil.cpu_count() or 1)
+    everyone: list[Any] = gather_object([(host, time.process_time() - own, busy, capacity)])
+    record.foreign_load, record.foreign_host = max(_foreign_share(everyone, name) for name in {name for name, *_ in everyone})
+
+
+def _foreign_share(everyone: Sequence[tuple[str, float, float, float]], host: str) -> tuple[float, str]:
+    here = [row for row in everyone if row[0] == host]
+    _, _, busy, capacity = here[0]
+    return max(0.0, (busy - sum(own for _, own, _, _ in here)) / capacity), host
+
+
+def _busy_core_s() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def run_window(trainer: Trainer, clock: StepClock, n_steps: int) -> tuple[list[float], float]:
+    """Seconds of every step, and of the window, on this rank."""
+    gc.collect()
+    gather_object([trainer.rank])  # all ranks begin together
+    clock.start()
+    for _ in range(n_steps):
+        trainer.step()
+        clock.mark()
+    return clock.stop()
+
+
+def warm_up(policy: MeasurePolicy, trainer: Trainer, clock: StepClock, record: Record, progress: Progress) -> WarmupEnd:
+    """What ended the warm-up: two stretches alike, or the cap. Exactly one of them."""
+    stretch = max(2, policy.warmup_min_steps // 2)
+    while len(record.warmup_s) < policy.warmup_max_steps:
+        n_steps = min(stretch, policy.warmup_max_steps - len(record.warmup_s))
+        step_s, _ = run_window(trainer, clock, n_steps)
+        record.warmup_s += step_s
+        progress(f"warm-up: {len(record.warmup_s)} steps, {step_s[-1] * 1e3:.1f} ms each")
+        # the first step compiles and allocates; it never counts as steady
+        seen = record.warmup_s[1:]
+        enough = len(record.warmup_s) >= policy.warmup_min_steps
+        if agreed(enough and stats.is_steady(seen, stretch, policy.warmup_tolerance)):
+            return WarmupEnd.STEADY
+    return WarmupEnd.CAP
+
+
+def agreed(word: Any) -> Any:
+    """Rank 0's word, on every rank."""
+    return broadcast_object_list([word])[0]
+
+
+def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, *, sampler: Sampler, record: Record, progress: Progress) -> None:
+    """Nothing; the timed steps are in the record."""
+    typical_s = agreed(float(np.median(record.warmup_s[1:] or record.warmup_s)))
+    rule = StoppingRule(spec.measure, spec.tokens_per_step, typical_s)
+    while n_steps := agreed(rule.next_window(record.world_step_s)):
+        with sampler.window():
+            step_s, window_s = run_window(trainer, clock, n_steps)
+        record.step_s += step_s
+        record.window_s.append(window_s)
+        record.steps_per_window.append(n_steps)
+        record.world_step_s += _world_steps(gather_object([(step_s, window_s)]))
+        if trainer.rank == 0:
+            progress(_progress_text(spec, record))
+    record.measure_end = agreed(rule.end)
+
+
+def _world_steps(everyone: Sequence[tuple[list[float], float]]) -> list[float]:
+    """Step times of the world: means over ranks, scaled so that they add up to the longest window."""
+    means = np.mean([step_s for step_s, _ in everyone], axis=0)
+    longest = max(window_s for _, window_s in everyone)
+    return [float(s) for s in means * (longest / means.sum())]
+
+
+def _progress_text(spec: RunSpec, record: Record) -> str:
+    estimate = stats.throughput(record.world_step_s, spec.tokens_per_step, spec.measure.confidence)
+    width, left_s = 100 * estimate.half_width_fraction, spec.measure.budget_s - sum(record.window_s)
+    return f"measuring: {estimate.n_steps} steps, {estimate.value:,.0f} tokens/s +-{width:.1f} %, at most {max(left_s, 0):.0f} s left"

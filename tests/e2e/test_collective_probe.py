@@ -1,0 +1,108 @@
+"""Measured bus bandwidth against a timing that shares no code with it, on two ranks over loopback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SIZE_BYTES = 2 * 2**20
+LEAST_PAIRS, MOST_PAIRS = 20, 120
+
+# Both timings in turn in the same two processes: whatever else the machine does meanwhile reaches both. Pairs go on until
+# the median of their ratios is known to 3 %, whatever it is.
+SCRIPT = """
+import json, sys, time
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.distributed as dist
+
+from bench.facts.hardware import Backend
+from bench.facts.profile import Collective, GroupAxis, RepeatPolicy
+from bench.run.collectives import RankGroup, measure_point
+from bench.run.devices import LocalDevice
+
+N_CALLS = 8
+torch.set_num_threads(1)
+dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+rank, n = dist.get_rank(), dist.get_world_size()
+out, size_bytes, least, most = Path(sys.argv[1]), *map(int, sys.argv[2:])
+policy = RepeatPolicy(budget_s=0.001, target_ci=0.001, confidence=0.95, min_samples=N_CALLS)
+whole, other, part = torch.zeros(size_bytes // 4), torch.zeros(size_bytes // 4), torch.zeros(size_bytes // 4 // n)
+communicator = dist.new_group(list(range(n)))  # one for both: another pair of sockets is another link
+gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+calls = {
+    "all_reduce": (2 * (n - 1) / n, lambda: dist.all_reduce(whole, group=communicator)),
+    "all_gather": ((n - 1) / n, lambda: gather(whole, part, group=communicator)),
+    "reduce_scatter": ((n - 1) / n, lambda: scatter(part, whole, group=communicator)),
+    "all_to_all": ((n - 1) / n, lambda: dist.all_to_all_single(other, whole, group=communicator)),
+}
+
+
+def independent(name):
+    factor, call = calls[name]
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(N_CALLS):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+    return size_bytes * factor / median(times)
+
+
+def probed(name, communicator):
+    group = RankGroup(GroupAxis.WITHIN_NODE, tuple(range(n)))
+    point = measure_point(policy, LocalDevice(Backend.CPU, rank), group, Collective(name), communicator, size_bytes)
+    assert point.correct and point.size_bytes == size_bytes
+    return point.bus_bytes_per_s
+
+
+def width(ratios):
+    # half of the 95 % interval of the median, from order statistics
+    ordered, half = sorted(ratios), 0.98 * len(ratios) ** 0.5
+    middle = len(ordered) / 2
+    return (ordered[min(int(middle + half), len(ordered) - 1)] - ordered[max(int(middle - half), 0)]) / 2
+
+
+ratios = {name: [] for name in calls}
+for name in calls:
+    open_ = torch.ones(1)
+    while open_.item():
+        if len(ratios[name]) % 2:
+            ratio = probed(name, communicator) / independent(name)
+        else:
+            ratio = 1 / (independent(name) / probed(name, communicator))
+        ratios[name].append(ratio)
+        done = len(ratios[name])
+        open_.fill_(done < least or (done < most and width(ratios[name]) > 0.03))
+        dist.broadcast(open_, 0)
+if rank == 0:
+    out.write_text(json.dumps(ratios))
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def ratios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
+    """Probed over independently timed bus bandwidth, pair by pair."""
+    folder = tmp_path_factory.mktemp("pairs")
+    (folder / "pairs.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(folder / "pairs.py"), str(folder / "ratios.json"), *map(str, (SIZE_BYTES, LEAST_PAIRS, MOST_PAIRS))]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    read: dict[str, list[float]] = json.loads((folder / "ratios.json").read_text())
+    return read
+
+
+@pytest.mark.parametrize("collective", ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"])
+def test_probed_bus_bandwidth_agrees_with_an_independent_timing(ratios: dict[str, list[float]], collective: str) -> None:
+    pairs = sorted(ratios[collective])
+    assert 0.9 <= pairs[len(pairs) // 2] <= 1.1, pairs
