@@ -82,7 +82,7 @@ def main(overrides: Sequence[str]) -> None:
     step_flops = spec.tokens_per_step * flops_per_token(spec.model, Convention.CAUSAL)
     for _ in range(WARMUP_STEPS):
         trainer.step()
-    print(f"{spec.model.name}, {spec.tokens_per_step} tokens per step, {spec.train.precision}, {spec.threads_per_rank} threads, causal FLOPs\n")
+    print(f"{spec.model.name}, {spec.tokens_per_step} tokens per step, {spec.train.precision}, {spec.threads_per_rank} threads\n")
     print(f"{'products GFLOP/s':>17} {'step GFLOP/s':>13} {'fraction':>9} {'in CPU s':>9}")
     wall, cpu = [], []
     for _ in range(ROUNDS):
