@@ -4,7 +4,7 @@
 
 A round takes every product of the model once, forward and backward, then one step of the harness; the median over rounds
 counts. Attention's own products are part of the step's FLOPs, causal-halved, and not of the bare ones. To be at least 0.6.
-CPU seconds stand beside wall seconds: other processes hardly disturb them.
+CPU seconds stand beside wall seconds: with one thread, other processes hardly disturb them.
 """
 
 import statistics

@@ -2,14 +2,16 @@
 
     python benchmarks/overhead.py [model=dense_5m train.micro_batch_size=4 device.threads_per_rank=1 ...]
 
-Model, optimizer and batch are the same. Windows alternate, so that a busy machine slows both; the median of the ratios of
-neighbours counts, and it is to be at least 0.995. The ratio in CPU seconds stands beside it: other processes hardly disturb it.
+Model, optimizer and batches are the same, one pass per step. Windows alternate, so that a busy machine slows both; the median
+of the ratios of neighbours counts, and it is to be at least 0.995. The ratio in CPU seconds stands beside it: with one thread,
+other processes hardly disturb it.
 """
 
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 
 import torch
 
@@ -18,6 +20,7 @@ from bench.config.resolve import run_spec
 from bench.facts.hardware import Backend, Precision
 from bench.facts.run import RunSpec
 from bench.run.clock import StepClock
+from bench.run.data import POOL_STEPS, TokenPool
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.launch import RankPlace, join_world
 from bench.run.stopping import MOST_STEPS_PER_WINDOW
@@ -62,15 +65,15 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
     torch.manual_seed(spec.train.seed)
     model = Transformer(spec.model).to(kind)
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True)
-    tokens = torch.randint(spec.model.vocab_size, (spec.batch.micro_batch_size, spec.model.seq_len + 1), device=kind)
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    pool = TokenPool(spec, data_rank=0, device=kind)
+    batches = cycle([pool.micro_batch() for _ in range(POOL_STEPS * spec.batch.n_micro_batches)])
 
     def window(n_steps: int) -> tuple[float, float]:
         device.synchronize()
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
-        for _ in range(n_steps):
+        for tokens, targets in islice(batches, n_steps):
             with torch.autocast(kind.type, torch.bfloat16, enabled=spec.train.precision is Precision.BF16):
-                loss = model(inputs, targets)
+                loss = model(tokens, targets)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
