@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 
+import numpy as np
 import torch
 
 from bench.config.compose import compose
@@ -29,8 +30,10 @@ from bench.run.transformer import Transformer
 from bench.run.windows import no_garbage_collection, run_window
 
 PAIRS = 5
-WINDOW_S = 3.0
-Window = Callable[[int], tuple[float, float]]  # wall and CPU seconds of n steps
+TURNS = 6  # short windows of each within a pair
+WINDOW_S = 0.5
+Seconds = tuple[float, float]  # wall, CPU
+Window = Callable[[int], Seconds]  # of n steps
 
 
 class CpuClock(StepClock):
@@ -68,7 +71,7 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
     pool = TokenPool(spec, data_rank=0, device=kind)
     batches = cycle([pool.micro_batch() for _ in range(POOL_STEPS * spec.batch.n_micro_batches)])
 
-    def window(n_steps: int) -> tuple[float, float]:
+    def window(n_steps: int) -> Seconds:
         device.synchronize()
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
         for tokens, targets in islice(batches, n_steps):
@@ -83,26 +86,34 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
     return window
 
 
+def one_pair(bare: Window, harness: Window, n_steps: int) -> tuple[Seconds, Seconds]:
+    """Seconds of the bare loop and of the harness: short windows in turn, whoever came second coming first in the next."""
+    taken: dict[Window, list[Seconds]] = {bare: [], harness: []}
+    for turn in range(TURNS):
+        for window in (bare, harness) if turn % 2 else (harness, bare):
+            taken[window].append(window(n_steps))
+    own, other = (np.sum(taken[window], axis=0) for window in (harness, bare))
+    return (other[0], other[1]), (own[0], own[1])
+
+
 def main(overrides: Sequence[str]) -> None:
     """Nothing; prints every pair and the median ratios."""
     spec = one_device_spec(overrides)
     join_world(RankPlace(rank=0, local_rank=0, world_size=1, local_world_size=1), spec.backend is Backend.CPU, spec.threads_per_rank)
     device = LocalDevice(spec.backend, local_rank=0)
     bare, harness = bare_window(spec, device), harness_window(spec, device)
+    wall, cpu = [], []
     with no_garbage_collection():
         bare(3), harness(3)
-        n_steps = min(MOST_STEPS_PER_WINDOW, max(3, round(WINDOW_S * 3 / bare(3)[0])))
+        n_steps = min(MOST_STEPS_PER_WINDOW, max(2, round(WINDOW_S * 3 / bare(3)[0])))
         print(f"{spec.model.name}, {spec.tokens_per_step} tokens per step, {spec.train.precision}, {spec.threads_per_rank} threads")
-        print(f"{PAIRS} pairs of windows of {n_steps} steps\n\n{'bare tokens/s':>14} {'harness tokens/s':>17} {'ratio':>8} {'in CPU s':>9}")
-        wall, cpu = [], []
-        for pair in range(PAIRS):
-            if pair % 2:  # who goes first alternates
-                own, other = harness(n_steps), bare(n_steps)
-            else:
-                other, own = bare(n_steps), harness(n_steps)
+        print(f"{PAIRS} pairs of {TURNS} windows of {n_steps} steps\n")
+        print(f"{'bare tokens/s':>14} {'harness tokens/s':>17} {'ratio':>8} {'in CPU s':>9}")
+        for _ in range(PAIRS):
+            other, own = one_pair(bare, harness, n_steps)
             wall.append(other[0] / own[0])
             cpu.append(other[1] / own[1])
-            rates = [spec.tokens_per_step * n_steps / seconds for seconds, _ in (other, own)]
+            rates = [spec.tokens_per_step * n_steps * TURNS / seconds for seconds, _ in (other, own)]
             print(f"{rates[0]:>14,.0f} {rates[1]:>17,.0f} {wall[-1]:>8.4f} {cpu[-1]:>9.4f}")
     print(f"\nharness over bare, medians: {statistics.median(wall):.4f}, in CPU seconds {statistics.median(cpu):.4f}")
 
