@@ -20,6 +20,11 @@ import bench
 COLLECTIVE_TIMEOUT = timedelta(seconds=300)
 
 
+# glibc's allocator keeps what a step frees: given back, it would be cleared and mapped again in the next (0.64 of the rate of
+# matrix products becomes 0.73 on two cores of an AMD EPYC)
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": "268435456"}
+
+
 class Role(StrEnum):
     """What this process is, decided from its environment."""
 
@@ -91,7 +96,8 @@ def launch_ranks(arguments: Sequence[str], n_ranks: int, threads_per_rank: int) 
         max_restarts=0,
         monitor_interval=0.1,
     )
-    variables = {"OMP_NUM_THREADS": str(threads_per_rank), "PYTHONPATH": _with_package(os.environ.get("PYTHONPATH", ""))}
+    variables = {name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()}
+    variables |= {"OMP_NUM_THREADS": str(threads_per_rank), "PYTHONPATH": _with_package(os.environ.get("PYTHONPATH", ""))}
     try:
         with _environment(variables):
             elastic_launch(config, sys.executable)("-u", "-m", "bench", *arguments)

@@ -1,6 +1,7 @@
 """Whole copies of the model on every rank, by accelerate: placement, precision, accumulation, DDP; ZeRO-1 on request."""
 
 import warnings
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -53,7 +54,8 @@ class Replicated:
 
     def _micro_batch(self) -> Tensor:
         tokens, targets = self._data.micro_batch()
-        with self._accelerator.accumulate(self.model):
+        # with one pass per step there is nothing to accumulate, and nothing is spent on it
+        with self._accelerator.accumulate(self.model) if self._n_micro_batches > 1 else nullcontext():
             loss: Tensor = self.model(tokens, targets)
             self._accelerator.backward(loss)
         return loss.detach()
@@ -64,8 +66,9 @@ class Replicated:
 
     def _make_optimizer(self, spec: RunSpec, device: LocalDevice) -> torch.optim.Optimizer:
         if spec.plan.sharding is not Sharding.ZERO1 or spec.world_size == 1:
-            return self._accelerator.prepare(make_optimizer(self.parameters, spec, device))  # type: ignore[no-any-return]
-        # accelerate reads an optimizer's state at once, which ZeRO-1 has not gathered
+            bare = make_optimizer(self.parameters, spec, device)
+            # accelerate's wrapper holds the loss scaler of fp16, and costs 0.3 ms a step
+            return self._accelerator.prepare(bare) if spec.train.precision is Precision.FP16 else bare
         return ZeroRedundancyOptimizer(
             self.parameters, torch.optim.AdamW, lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True
         )
