@@ -10,15 +10,13 @@ import bench
 from bench.config.compose import compose_plain, find_device, load
 from bench.config.resolve import check_early
 from bench.config.schema import Config
-from bench.cost.calibrate import calibrate
-from bench.cost.extrapolate import project
 from bench.cost.utilization import utilization
-from bench.errors import DoesNotFit, InvalidMeasurement, UsageError
-from bench.facts.hardware import Cluster, Device
+from bench.errors import InvalidMeasurement, UsageError
+from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, Utilization
-from bench.facts.prediction import Prediction
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
+from bench.forecast import projections
 from bench.report.markdown import markdown_report
 from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import terminal_progress
@@ -117,7 +115,7 @@ def _result(launches: Sequence[Measured], run_dir: Path | None) -> Result:
     device = find_device(measured.measurement.device_name)
     each = tuple(launch.measurement for launch in launches)
     measurement, use = _used(pooled(each, config.measure.target_ci), device)
-    projections, left_out = _project(config, measurement, device)
+    projected, left_out = ((), ()) if measurement.invalid else projections(config, measurement)
     return Result(
         schema_version=SCHEMA_VERSION,
         run_id=run_dir.resolve().name if run_dir else "",
@@ -128,7 +126,7 @@ def _result(launches: Sequence[Measured], run_dir: Path | None) -> Result:
         survey=measured.survey,
         measurement=measurement,
         utilization=use,
-        projections=projections,
+        projections=projected,
         not_projected=left_out,
         warnings=measurement.warnings,
         launches=each if len(each) > 1 else (),
@@ -141,23 +139,6 @@ def _used(measurement: Measurement, device: Device | None) -> tuple[Measurement,
         return measurement, utilization(measurement, device)
     except InvalidMeasurement as error:
         return replace(measurement, invalid=(*measurement.invalid, str(error))), utilization(measurement, None)
-
-
-def _project(config: Config, measurement: Measurement, device: Device | None) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
-    """Projections to every cluster that the target fits on, and a sentence for every other."""
-    done: list[Prediction] = []
-    left_out: list[str] = []
-    for cluster in () if measurement.invalid else config.clusters:
-        try:
-            done.append(_projection(config, cluster, measurement, device))
-        except DoesNotFit as error:
-            left_out.append(f"{cluster.name}: {error}")
-    return tuple(done), tuple(left_out)
-
-
-def _projection(config: Config, cluster: Cluster, measurement: Measurement, device: Device | None) -> Prediction:
-    calibration = calibrate(config.prior, measurement, device, cluster.device)
-    return project(config.target, cluster, calibration, config.price.rental_usd_per_device_hour.get(cluster.device.name))
 
 
 def probe(*overrides: str) -> tuple[DeviceProfile, Path] | None:

@@ -9,11 +9,13 @@ from typing import NoReturn
 import yaml
 
 import bench
-from bench import api
+from bench import api, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, UsageError
+from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
+from bench.report.plan_tables import plan_tables, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
@@ -54,6 +56,45 @@ def slice_target(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def predict(options: argparse.Namespace) -> int:
+    """Predict the target on its clusters, or every row of a table."""
+    if options.cfg:
+        return _show(options.overrides)
+    if forecast.is_table(options.overrides):
+        rows, text = forecast.predict_table(*options.overrides)
+        failed = sum(bool(row.error) for row in rows)
+        if not any(override.startswith("out=") for override in options.overrides):
+            sys.stdout.write(text)
+        tell(f"{len(rows)} rows, {failed} without a prediction (column error)")
+        return ExitCode.OK
+    predictions, left_out, run_dir = forecast.predict(*options.overrides)
+    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Search the fastest plan of the target that fits a cluster."""
+    if options.cfg:
+        return _show(options.overrides)
+    searches, run_dir = forecast.plan(*options.overrides)
+    print_tables(*(table for search in searches for table in plan_tables(search)))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
+def backtest(options: argparse.Namespace) -> int:
+    """Hold the predictor against published runs it was not fitted on."""
+    print_tables(*accuracy_tables(forecast.backtest(*options.overrides)))
+    return ExitCode.OK
+
+
+def fit_priors(options: argparse.Namespace) -> int:
+    """Fit the predictor's coefficients to the published runs."""
+    tell(f"written: {forecast.fit_priors(*options.overrides)}")
+    return ExitCode.OK
+
+
 def worker(options: argparse.Namespace) -> int:
     """One rank; started by `bench run`, `probe` or `slice`, never by hand."""
     return work(Path(options.overrides[0]), *options.overrides[1:])
@@ -66,7 +107,16 @@ def _show(overrides: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "probe": probe, "slice": slice_target, "worker": worker}
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "probe": probe,
+    "slice": slice_target,
+    "predict": predict,
+    "plan": plan,
+    "backtest": backtest,
+    "fit-priors": fit_priors,
+    "worker": worker,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 
 from bench.config.schema import Config, SliceRequest
 from bench.cost.layout import batch_of, plan_of
+from bench.cost.posterior import condition
 from bench.cost.search import best_plan
 from bench.cost.shard import shard_ends_flops, shard_layer_flops, shard_products, slice_bytes
 from bench.errors import DoesNotFit, UsageError
@@ -127,7 +128,7 @@ def big_plan(config: Config, cluster: Cluster) -> tuple[ParallelPlan, int]:
     asked = config.slice
     if not _is_open(asked):
         return _given_plan(asked)
-    layout = best_plan(config.target, cluster, config.prior)
+    layout = best_plan(config.target, cluster, config.stack, condition(config.prior, None))
     plan, micro = plan_of(layout), batch_of(layout).micro_batch_size
     sizes = _sizes(asked)
     ep, dp = sizes.get("expert_parallel_size", plan.expert_parallel_size), plan.data_parallel_size

@@ -16,6 +16,7 @@ from bench.codec import decode, nearest
 from bench.config.schema import Config, fill_head_dim
 from bench.errors import UsageError
 from bench.facts.hardware import Device
+from bench.facts.prediction import Prior
 
 
 def conf_dir() -> Path:
@@ -61,6 +62,11 @@ def devices() -> tuple[Device, ...]:
     """Every device that conf/ has a datasheet of."""
     files = sorted((conf_dir() / "device" / "datasheet").glob("*.yaml"))
     return tuple(decode(Device, OmegaConf.to_container(OmegaConf.load(file))) for file in files)
+
+
+def load_prior(file: Path) -> Prior:
+    """The prior that a file of conf/prior holds."""
+    return decode(Prior, OmegaConf.to_container(OmegaConf.load(file)))
 
 
 def find_device(torch_name: str) -> Device | None:

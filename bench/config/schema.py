@@ -12,6 +12,7 @@ from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
 from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
+from bench.facts.stack import Stack
 
 # A tag in angle brackets is left out of the path that an error shows.
 Auto = Annotated[Literal["auto"], Tag("<auto>")]
@@ -124,9 +125,13 @@ class Config:
     train: TrainRequest
     measure: MeasurePolicy
     prior: Prior
+    stack: Stack
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    rows: str | None
+    calibration: str | None
+    result: str | None
     name: str
     out: str | None
 

@@ -2,54 +2,60 @@
 
 import math
 
-from bench.cost.draws import doublings_beyond_reach, draws, interval, medians, parameter_of
+import numpy as np
+
+from bench.cost.advice import advice
+from bench.cost.calibrate import Calibration
+from bench.cost.coefficients import coefficients_of
 from bench.cost.flops import Convention, flops_per_token
 from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.memory import memory
+from bench.cost.posterior import Posterior
 from bench.cost.search import best_plan
-from bench.cost.step_time import Job, step_parts, step_s
+from bench.cost.step_time import step_parts
+from bench.cost.table import Table, single
+from bench.cost.uncertainty import NORMAL_P90, causes_of, predicted
 from bench.cost.utilization import mfu
+from bench.cost.workload import Workload, workload_of
 from bench.facts.figure import Figure, Interval, Provenance, weakest
 from bench.facts.hardware import Cluster, Precision
 from bench.facts.model import ModelShape, Target
 from bench.facts.plan import ParallelPlan
-from bench.facts.prediction import Calibration, Part, Prediction, Prior, StepPart
+from bench.facts.prediction import Part, Prediction, Prior, StepPart
+from bench.facts.stack import Stack
 from bench.facts.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
-# What the time of a part rests on: parameters of the prior, the figure of the cluster, and both in words.
-BASIS: dict[Part, tuple[tuple[str, ...], str, str]] = {
-    Part.COMPUTE: (
-        ("kernel_fraction", "expert_kernel_fraction", "other_work_fraction"),
-        "matmul",
-        "FLOPs over measured matmul rate x kernel fraction",
-    ),
-    Part.RECOMPUTE: (("kernel_fraction", "other_work_fraction"), "matmul", "forward FLOPs once more"),
-    Part.TENSOR_PARALLEL: (("scale_up_fraction", "exposed_tensor_parallel_fraction"), "scale_up", "all-reduce bytes, exposed share"),
-    Part.CONTEXT_PARALLEL: (("scale_up_fraction", "exposed_tensor_parallel_fraction"), "scale_up", "keys and values, exposed share"),
-    Part.EXPERT_PARALLEL: (("scale_out_fraction", "exposed_expert_parallel_fraction"), "scale_out", "all-to-all bytes, exposed share"),
-    Part.PIPELINE_SEND: (("scale_out_fraction", "latency_growth_s"), "scale_out", "activation bytes between stages"),
-    Part.BUBBLE: (("kernel_fraction", "other_work_fraction"), "matmul", "1F1B schedule and uneven stages"),
-    Part.DATA_PARALLEL: (
-        ("scale_out_fraction", "exposed_data_parallel_fraction", "latency_growth_s"),
-        "scale_out",
-        "gradient and weight bytes, exposed share",
-    ),
-    Part.OPTIMIZER: (("memory_rate_fraction",), "memory", "optimizer bytes over memory rate"),
-    Part.STRAGGLER: (("step_spread_fraction",), "matmul", "slowest of all devices, normal spread"),
+# What the time of a part rests on: the figure of the cluster beside the fitted coefficients, and both in words.
+BASIS: dict[Part, tuple[str, str]] = {
+    Part.COMPUTE: ("matmul", "FLOPs over measured matmul rate, bytes over memory rate, fitted fractions"),
+    Part.RECOMPUTE: ("matmul", "forward pass once more"),
+    Part.LAUNCH: ("none", "fitted least time of a layer"),
+    Part.TENSOR_PARALLEL: ("scale_up", "activation bytes, exposed share"),
+    Part.CONTEXT_PARALLEL: ("scale_up", "keys and values, exposed share"),
+    Part.EXPERT_PARALLEL: ("scale_out", "all-to-all bytes, exposed share"),
+    Part.PIPELINE_SEND: ("scale_out", "activation bytes between stages, exposed share"),
+    Part.BUBBLE: ("matmul", "1F1B schedule and uneven stages"),
+    Part.DATA_PARALLEL: ("scale_out", "gradient and weight bytes that backward does not hide"),
+    Part.OPTIMIZER: ("memory", "optimizer bytes over memory rate"),
+    Part.OVERHEAD: ("none", "fitted seconds per step"),
+    Part.STRAGGLER: ("none", "fitted drag per doubling of the nodes"),
 }
 
 
-def project(target: Target, cluster: Cluster, calibration: Calibration, rental_usd_per_device_hour: Figure | None) -> Prediction:
+def project(target: Target, cluster: Cluster, calibration: Calibration, stack: Stack, rental: Figure | None) -> Prediction:
     """The prediction for the fastest plan that fits. Raises DoesNotFit where none does."""
-    layout = best_plan(target, cluster, calibration.prior)
-    return predict(target, cluster, calibration, layout, rental_usd_per_device_hour)
+    layout = best_plan(target, cluster, stack, calibration.posterior)
+    return predict(target, cluster, calibration, stack=stack, layout=layout, rental=rental)
 
 
-def predict(target: Target, cluster: Cluster, calibration: Calibration, layout: Layout, rental: Figure | None) -> Prediction:
+def predict(
+    target: Target, cluster: Cluster, calibration: Calibration, *, stack: Stack, layout: Layout, rental: Figure | None
+) -> Prediction:
     """The prediction for a given plan."""
-    plan, batch, prior = plan_of(layout), batch_of(layout), calibration.prior
-    step = step_interval(target.model, layout, cluster, prior)
-    parts = median_parts(target.model, layout, cluster, prior, step.p50)
+    plan, batch, posterior = plan_of(layout), batch_of(layout), calibration.posterior
+    table = single(workload_of(target.model, layout, cluster, stack), series=-1)
+    step = step_interval(posterior, table, plan.world_size)
+    parts = median_parts(posterior, table.work, cluster, step.p50)
     tokens_per_s = _over(batch.global_batch_size * target.model.seq_len, step)
     days = _over(target.n_tokens.value / SECONDS_PER_DAY, tokens_per_s)
     return Prediction(
@@ -61,6 +67,8 @@ def predict(target: Target, cluster: Cluster, calibration: Calibration, layout: 
         memory=memory(target.model, plan, batch, cluster.device),
         step_s=step,
         parts=parts,
+        uncertainty=causes_of(posterior, table),
+        next_runs=advice(posterior, table, target.model, layout=layout, cluster=cluster, stack=stack),
         tokens_per_s=tokens_per_s,
         mfu_causal=_mfu(tokens_per_s, target.model, Convention.CAUSAL, cluster, plan),
         mfu_full=_mfu(tokens_per_s, target.model, Convention.FULL, cluster, plan),
@@ -69,32 +77,39 @@ def predict(target: Target, cluster: Cluster, calibration: Calibration, layout: 
         rental_usd=None if rental is None else _times(days, plan.world_size * rental.value * SECONDS_PER_DAY / SECONDS_PER_HOUR),
         rental_basis=_rental_basis(rental, plan),
         told=calibration.told,
-        not_told=(*calibration.not_told, *_beyond(target, cluster, prior, plan)),
-        provenance=weakest(prior.stack_fraction.provenance, *(part.provenance for part in parts if part.time_s > 0)),
+        not_told=(*calibration.not_told, *_beyond(target, cluster, posterior.prior, plan)),
+        provenance=weakest(*(part.provenance for part in parts if part.time_s > 0)),
     )
 
 
-def step_interval(shape: ModelShape, layout: Layout, cluster: Cluster, prior: Prior) -> Interval:
-    """Seconds of a step over all draws of the prior."""
-    spread = draws(prior, cluster.device.name, int(layout.n_devices))
-    return interval(step_s(Job(shape=shape, layout=layout, cluster=cluster, draws=spread)))
+def step_interval(posterior: Posterior, table: Table, n_devices: int) -> Interval:
+    """Seconds of a step of a table of one row; wider beyond what anyone published."""
+    mean, sd = predicted(posterior, table)
+    beyond = posterior.prior.widening_log_sd.value * doublings_beyond_reach(posterior.prior, n_devices)
+    spread = NORMAL_P90 * math.hypot(float(sd[0]), beyond)
+    middle = math.exp(float(mean[0])) * float(table.work.step_tokens[0]) / n_devices
+    return Interval(p10=middle * math.exp(-spread), p50=middle, p90=middle * math.exp(spread))
 
 
-def median_parts(shape: ModelShape, layout: Layout, cluster: Cluster, prior: Prior, total_s: float) -> tuple[StepPart, ...]:
-    """Parts of the step at the medians of the prior, scaled to add up to `total_s`; the largest takes the rounding."""
-    seconds = step_parts(Job(shape=shape, layout=layout, cluster=cluster, draws=medians(prior, cluster.device.name)))
-    scale = total_s / sum(float(value) for value in seconds.values())
-    scaled = {part: float(value) * scale for part, value in seconds.items()}
+def doublings_beyond_reach(prior: Prior, n_devices: int) -> float:
+    """Doublings of the device count beyond what anyone published; 0 within."""
+    return max(0.0, math.log2(n_devices / prior.published_reach_devices.value))
+
+
+def median_parts(posterior: Posterior, work: Workload, cluster: Cluster, total_s: float) -> tuple[StepPart, ...]:
+    """Parts of the step at the stack's coefficients, scaled to add up to `total_s`; the largest takes the rounding."""
+    seconds = {part: float(np.ravel(value)[0]) for part, value in step_parts(work, coefficients_of(posterior.log_theta)).items()}
+    scale = total_s / sum(seconds.values())
+    scaled = {part: value * scale for part, value in seconds.items()}
     largest = max(scaled, key=lambda part: scaled[part])
     scaled[largest] += total_s - math.fsum(scaled.values())
+    measured = posterior.evidence is not None
     return tuple(
-        StepPart(part=part, time_s=time_s, provenance=_provenance(part, cluster, prior), basis=BASIS[part][2])
-        for part, time_s in scaled.items()
+        StepPart(part=part, time_s=scaled[part], provenance=_provenance(part, cluster, measured), basis=BASIS[part][1]) for part in Part
     )
 
 
-def _provenance(part: Part, cluster: Cluster, prior: Prior) -> Provenance:
-    names, figure, _ = BASIS[part]
+def _provenance(part: Part, cluster: Cluster, measured: bool) -> Provenance:
     device = cluster.device
     figures = {
         "matmul": device.matmul_flops_per_s.get(Precision.BF16),
@@ -102,9 +117,10 @@ def _provenance(part: Part, cluster: Cluster, prior: Prior) -> Provenance:
         "scale_up": cluster.scale_up.bytes_per_s,
         "scale_out": cluster.scale_out.bytes_per_s,
     }
-    rests_on = figures[figure]
-    assert rests_on is not None
-    return weakest(rests_on.provenance, *(parameter_of(prior, name, device.name).provenance for name in names))
+    rests_on = figures.get(BASIS[part][0])
+    if measured and part in (Part.COMPUTE, Part.RECOMPUTE, Part.OPTIMIZER):
+        return Provenance.MEASURED
+    return weakest(Provenance.FITTED, *([rests_on.provenance] if rests_on else []))
 
 
 def _over(amount: float, divisor: Interval) -> Interval:
@@ -119,7 +135,9 @@ def _times(values: Interval, factor: float) -> Interval:
 def _mfu(tokens_per_s: Interval, shape: ModelShape, convention: Convention, cluster: Cluster, plan: ParallelPlan) -> Interval:
     """Utilization of the devices in use, in a convention of counting attention."""
     peak, flops = cluster.device.peak_flops_per_s[Precision.BF16].value, flops_per_token(shape, convention)
-    p10, p50, p90 = (mfu(rate, flops, plan.world_size, peak) for rate in (tokens_per_s.p10, tokens_per_s.p50, tokens_per_s.p90))
+    rates = (tokens_per_s.p10, tokens_per_s.p50, tokens_per_s.p90)
+    most = plan.world_size * peak / flops  # tokens/s at the peak: the interval ends there
+    p10, p50, p90 = (mfu(min(rate, most), flops, plan.world_size, peak) for rate in rates)
     return Interval(p10=p10, p50=p50, p90=p90)
 
 
@@ -136,7 +154,7 @@ def _beyond(target: Target, cluster: Cluster, prior: Prior, plan: ParallelPlan) 
     if doublings_beyond_reach(prior, plan.world_size) > 0:
         sentences.append(
             f"how collectives and stacks behave on so many devices: no published collective goes beyond {reach:,.0f}; "
-            "latency and stack are widened with the distance"
+            "the interval is widened with the distance"
         )
     if plan.world_size < 0.95 * cluster.n_devices:
         sentences.append(
@@ -144,5 +162,7 @@ def _beyond(target: Target, cluster: Cluster, prior: Prior, plan: ParallelPlan) 
             f"{target.max_global_batch_size.value:,.0f} sequences per step keep no more busy to advantage"
         )
     if cluster.oversubscription.value > 1:
-        sentences.append("what oversubscribed links cost: groups are taken to be laid along the topology, so that rings do not feel it")
+        sentences.append(
+            "what oversubscribed links cost rings: groups are taken to be laid along the topology; expert traffic pays in full"
+        )
     return tuple(sentences)

@@ -1,6 +1,6 @@
 """Plans as arrays: the same formulas price one plan or a whole search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ class Layout:
     recompute: Array  # index into RECOMPUTES
     micro_batch: Array  # sequences
     n_micro: Array  # passes per optimizer step
+    replicate: Array = field(default_factory=lambda: np.asarray(1.0))  # copies among the data ranks of sharded weights
 
     @property
     def n_devices(self) -> Array:
@@ -54,7 +55,7 @@ class Layout:
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | int) -> "Layout":
         """The chosen plans."""
-        return Layout(**{name: np.asarray(values[chosen]) for name, values in vars(self).items()})
+        return Layout(**{name: np.asarray(values[chosen]) if values.ndim else values for name, values in vars(self).items()})
 
 
 def layout_of(plan: ParallelPlan, batch: BatchPlan) -> Layout:
@@ -70,6 +71,7 @@ def layout_of(plan: ParallelPlan, batch: BatchPlan) -> Layout:
         recompute=_array(RECOMPUTES.index(plan.recompute)),
         micro_batch=_array(batch.micro_batch_size),
         n_micro=_array(batch.n_micro_batches),
+        replicate=_array(plan.data_parallel_replicate_size),
     )
 
 
@@ -77,6 +79,7 @@ def plan_of(layout: Layout) -> ParallelPlan:
     """The plan of a layout that holds one."""
     return ParallelPlan(
         data_parallel_size=int(layout.dp),
+        data_parallel_replicate_size=int(layout.replicate),
         tensor_parallel_size=int(layout.tp),
         pipeline_parallel_size=int(layout.pp),
         n_virtual_stages=int(layout.n_virtual),

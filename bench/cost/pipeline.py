@@ -6,7 +6,9 @@ Source: Narayanan et al. 2021, arXiv 2104.04473, section 2.2 (1F1B and its inter
 
 import numpy as np
 
+from bench.cost.coefficients import Coefficients
 from bench.cost.layout import Array
+from bench.cost.workload import Workload
 
 
 def layers_of_first_stage(n_layers: int, pp: Array) -> Array:
@@ -19,24 +21,44 @@ def layers_of_last_stage(n_layers: int, pp: Array) -> Array:
     return np.asarray(np.floor(n_layers / pp))
 
 
-def mean_stage_s(layer_s: Array, head_s: Array, n_layers: int, pp: Array) -> Array:
+def mean_stage_s(layer_s: Array, head_s: Array, n_layers: Array, pp: Array) -> Array:
     """Seconds of one pass through a stage, had the work been dealt out evenly."""
     return np.asarray((n_layers * layer_s + head_s) / pp)
 
 
-def slowest_stage_s(layer_s: Array, head_s: Array, n_layers: int, pp: Array) -> Array:
-    """Seconds of one pass through the slowest stage, the beat of the pipeline."""
-    first = layers_of_first_stage(n_layers, pp) * layer_s
-    last = layers_of_last_stage(n_layers, pp) * layer_s + head_s
-    return np.asarray(np.maximum(np.where(pp > 1, first, 0.0), last))
+def beat_s(layer_s: Array, head_s: Array, work: Workload) -> Array:
+    """Seconds of one pass through the slowest stage, the beat of the pipeline; never less than the mean stage's.
 
-
-def bubble_s(mean_s: Array, slowest_s: Array, n_micro: Array, pp: Array, n_virtual: Array) -> Array:
-    """Idle seconds of a stage in a step: waiting for the slowest one, and filling and draining.
-
-    `n_virtual` chunks per stage shorten filling and draining by as much (interleaved 1F1B).
+    Equal stages hold ceil(n_layers / pp) layers and the last one the head too. Balanced ones deal whole layers out so that the
+    slowest is as fast as it can be.
     """
-    return np.asarray(n_micro * (slowest_s - mean_s) + (pp - 1) * mean_s / n_virtual)
+    mean = mean_stage_s(layer_s, head_s, work.n_layers, work.pp)
+    equal = np.ceil(work.n_layers / work.pp) * layer_s + head_s
+    balanced = _balanced_beat_s(layer_s, head_s, work.n_layers, work.pp)
+    slowest = np.where(work.balanced_stages > 0, balanced, equal)
+    return np.asarray(np.where(work.pp > 1, np.maximum(slowest, mean), mean))
+
+
+def _balanced_beat_s(layer_s: Array, head_s: Array, n_layers: Array, pp: Array) -> Array:
+    """The least over k of the slower of a last stage of k layers and the head, and of the others that share the rest."""
+    others = np.maximum(1.0, pp - 1)
+    even = np.floor((n_layers * layer_s - others * head_s) / (others + 1) / layer_s)
+    beats = []
+    for shift in (-1.0, 0.0, 1.0, 2.0):
+        k = np.clip(even + shift, 0.0, n_layers)
+        beats.append(np.maximum(k * layer_s + head_s, np.ceil((n_layers - k) / others) * layer_s))
+    return np.asarray(np.minimum.reduce(beats))
+
+
+def n_blocking_sends(work: Workload, by: Coefficients) -> Array:
+    """Sends that stop both stages, one after another on the slowest path of a step; 0 where sends do not block.
+
+    A stage at an end waits for two per micro-batch, one within for `blocking_inner_factor` times as many; the first
+    micro-batch passes each boundary once forward and once back.
+    """
+    per_micro_batch = 2 * np.where(work.pp > 2, by["blocking_inner_factor"], 1.0)
+    n = (work.n_micro - 1) * per_micro_batch + 2 * (work.pp - 1)
+    return np.asarray(np.where((work.pp > 1) & (work.blocking_sends > 0), n, 0.0))
 
 
 def micro_batches_in_flight(n_micro: Array, pp: Array, n_virtual: Array) -> Array:

@@ -1,19 +1,24 @@
 """Every plan worth pricing for a model on a cluster, as arrays; and the fastest that fits."""
 
-import numpy as np
+from dataclasses import dataclass
 
-from bench.cost.draws import medians
+import numpy as np
+import numpy.typing as npt
+
+from bench.cost.coefficients import coefficients_of
 from bench.cost.layout import RECOMPUTES, SHARDINGS, Array, Layout
 from bench.cost.memory import total_bytes
-from bench.cost.step_time import Job, step_s
+from bench.cost.posterior import Posterior
+from bench.cost.step_time import log_device_s_per_token
+from bench.cost.workload import workload_of
 from bench.errors import DoesNotFit
 from bench.facts.hardware import Cluster
 from bench.facts.model import ModelShape, Target
 from bench.facts.plan import Sharding
-from bench.facts.prediction import Prior
+from bench.facts.stack import Stack
 from bench.facts.units import GIB
 
-MICRO_BATCHES = (1, 2, 4)
+MICRO_BATCHES = (1, 2, 4, 8)
 CONTEXT_PARALLEL = (1, 2, 4, 8)
 # Tokens of a micro-batch on one device, at least: no published run cuts finer (GPT-3 with 2,048 tokens and tensor
 # parallelism), and below that launches decide, which the step does not count.
@@ -26,7 +31,7 @@ def candidate_plans(target: Target, cluster: Cluster) -> Layout:
     """All layouts that obey the rules of parallelism and the largest batch, whether or not they fit into memory.
 
     Tensor parallelism stays inside a scale-up domain; stages hold equal numbers of layers; experts lie within the data
-    axis; the optimizer is sharded (ZeRO-1).
+    axis; the optimizer is sharded (ZeRO-1), or all weights where there is no pipeline (ZeRO-3, FSDP).
     """
     shape = target.model
     grid = _grid(shape, cluster)
@@ -40,12 +45,12 @@ def candidate_plans(target: Target, cluster: Cluster) -> Layout:
     layout = Layout(
         dp=dp,
         n_micro=n_micro,
-        sharding=np.full_like(dp, SHARDINGS.index(Sharding.ZERO1)),
-        **{name: grid[name] for name in ("tp", "pp", "n_virtual", "cp", "ep", "recompute", "micro_batch")},
+        **{name: grid[name] for name in ("tp", "pp", "n_virtual", "cp", "ep", "sharding", "recompute", "micro_batch")},
     )
     tokens = grid["micro_batch"] * shape.seq_len / grid["cp"]
     legal = (dp >= 1) & ((tokens >= LEAST_TOKENS) | (grid["cp"] == 1))
     legal &= shape.n_layers % (grid["pp"] * grid["n_virtual"]) == 0
+    legal &= (grid["pp"] == 1) | (grid["sharding"] == SHARDINGS.index(Sharding.ZERO1))
     return layout.take(np.asarray((grid["pp"] > 1) | ~chunked) & legal)
 
 
@@ -58,6 +63,7 @@ def _grid(shape: ModelShape, cluster: Cluster) -> dict[str, Array]:
         "n_virtual": depths,
         "ep": divisors(shape.n_experts) if shape.is_moe else [1],
         "micro_batch": MICRO_BATCHES,
+        "sharding": [SHARDINGS.index(Sharding.ZERO1), SHARDINGS.index(Sharding.ZERO3)],
         "recompute": range(len(RECOMPUTES)),
         "share": SHARES,
     }
@@ -65,16 +71,44 @@ def _grid(shape: ModelShape, cluster: Cluster) -> dict[str, Array]:
     return {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
 
 
-def best_plan(target: Target, cluster: Cluster, prior: Prior) -> Layout:
-    """The layout with the least median time per token among those that fit. Raises DoesNotFit where none does."""
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """Every plan that obeys the rules, with what it takes."""
+
+    layout: Layout
+    need_bytes: Array  # on the fullest device
+    log_pace: Array  # log seconds per token of the whole world; less is faster
+    fits: npt.NDArray[np.bool_]
+
+    def ranked(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+        """Places of the chosen plans, fastest first."""
+        places = np.flatnonzero(chosen)
+        return np.asarray(places[np.argsort(self.log_pace[places], kind="stable")])
+
+    def front(self) -> npt.NDArray[np.intp]:
+        """Places of the fitting plans that no other beats in both speed and memory, fastest first."""
+        order = self.ranked(self.fits)
+        least = np.minimum.accumulate(self.need_bytes[order])
+        before = np.concatenate([[np.inf], least[:-1]])
+        return np.asarray(order[self.need_bytes[order] < before])
+
+
+def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior) -> Searched:
+    """All candidate plans, priced at the stack's coefficients. Raises DoesNotFit where none fits."""
     layout = candidate_plans(target, cluster)
     need = total_bytes(target.model, layout)
     fits = need <= cluster.device.memory_bytes.value
     if not fits.any():
         raise DoesNotFit(_no_room(target, cluster, layout.take(int(np.argmin(need))), float(need.min())))
-    fitting = layout.take(fits)
-    job = Job(shape=target.model, layout=fitting, cluster=cluster, draws=medians(prior, cluster.device.name))
-    return fitting.take(int(np.argmin(step_s(job) / fitting.sequences)))
+    work = workload_of(target.model, layout, cluster, stack)
+    pace = log_device_s_per_token(work, coefficients_of(posterior.log_theta)) - np.log(layout.n_devices)
+    return Searched(layout=layout, need_bytes=need, log_pace=pace, fits=fits)
+
+
+def best_plan(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior) -> Layout:
+    """The layout with the least time per token among those that fit. Raises DoesNotFit where none does."""
+    found = search(target, cluster, stack, posterior)
+    return found.layout.take(int(found.ranked(found.fits)[0]))
 
 
 def _no_room(target: Target, cluster: Cluster, smallest: Layout, need_bytes: float) -> str:

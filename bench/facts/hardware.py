@@ -24,17 +24,34 @@ class Precision(StrEnum):
     FP8 = "fp8"
 
 
+class Architecture(StrEnum):
+    """Generations of devices whose matrix units behave alike."""
+
+    VOLTA = "volta"
+    AMPERE = "ampere"
+    ADA = "ada"
+    HOPPER = "hopper"
+    BLACKWELL = "blackwell"
+    CDNA = "cdna"
+    TPU = "tpu"
+
+
 @fact
 class Device:
     """One accelerator. Peaks are dense; a precision that is absent is not supported or not published."""
 
     name: str
+    architecture: Architecture
     torch_names: tuple[str, ...]  # what torch reports as this device's name, in full
+    aliases: tuple[str, ...]  # what tables of published runs call it
     peak_flops_per_s: dict[Precision, Figure]
     matmul_flops_per_s: dict[Precision, Figure]  # best rate that anyone measured for one matrix product
     memory_bytes: Figure
     memory_bytes_per_s: Figure
     power_w: Figure
+    scale_up_domain: int  # devices of its usual node that reach one another over the scale-up link
+    scale_up_bytes_per_s: Figure
+    scale_out_bytes_per_s: Figure  # of its own network port
 
     def __post_init__(self) -> None:
         require(bool(self.peak_flops_per_s), f"device {self.name} has no peak_flops_per_s; give at least one precision")

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from bench.facts.figure import Figure, Interval, Parameter, Provenance, fact
+from bench.facts.figure import Figure, Interval, Provenance, fact, require
 from bench.facts.plan import BatchPlan, ParallelPlan
 
 
@@ -11,6 +11,7 @@ class Part(StrEnum):
 
     COMPUTE = "compute"
     RECOMPUTE = "recompute"
+    LAUNCH = "launch"
     TENSOR_PARALLEL = "tensor_parallel"
     CONTEXT_PARALLEL = "context_parallel"
     EXPERT_PARALLEL = "expert_parallel"
@@ -18,6 +19,7 @@ class Part(StrEnum):
     BUBBLE = "bubble"
     DATA_PARALLEL = "data_parallel"
     OPTIMIZER = "optimizer"
+    OVERHEAD = "overhead"
     STRAGGLER = "straggler"
 
 
@@ -29,6 +31,50 @@ class StepPart:
     time_s: float
     provenance: Provenance
     basis: str
+
+
+@fact
+class Cause:
+    """What makes a prediction unsure."""
+
+    cause: str
+    share: float  # of the variance of the logarithm
+    log_sd: float  # so much of the whole standard deviation, in quadrature
+
+
+@fact
+class Advice:
+    """A run that would narrow a prediction: half its 80 % interval over the median, before and after, whatever the run shows."""
+
+    what: str
+    device_minutes: float
+    before_fraction: float
+    after_fraction: float
+
+
+@fact
+class RunnerUp:
+    """A plan that was not chosen, and why."""
+
+    plan: ParallelPlan
+    batch: BatchPlan
+    step_s: float
+    slower_fraction: float  # per token, than the fastest that fits
+    need_bytes: float
+    why: str
+
+
+@fact
+class PlanSearch:
+    """Every plan of a model on a cluster."""
+
+    target: str
+    cluster: str
+    n_plans: int
+    n_fitting: int
+    capacity_bytes: float
+    front: tuple[RunnerUp, ...]  # no other is both faster and smaller; the fastest first
+    runners_up: tuple[RunnerUp, ...]
 
 
 @fact
@@ -52,34 +98,46 @@ class MemoryEstimate:
 
 
 @fact
-class Prior:
-    """The uncertain figures of the cost model, before anything is measured."""
+class Coefficient:
+    """An uncertain figure of the cost model, log-normal."""
 
-    name: str
-    kernel_fraction: Parameter  # rate of the matrix products inside a model over the best measured single product
-    kernel_factor_by_device: dict[str, Parameter]  # on kernel_fraction, by Device.name; 1 for a device that is absent
-    expert_kernel_fraction: Parameter  # rate of an expert's products over that of dense ones
-    other_work_fraction: Parameter  # time outside matrix products over time inside
-    memory_rate_fraction: Parameter  # achieved over datasheet memory bandwidth
-    scale_up_fraction: Parameter  # achieved over nominal link rate in collectives, within a domain
-    scale_out_fraction: Parameter  # the same beyond it
-    latency_growth_s: Parameter  # added to a collective per doubling of its ranks
-    exposed_data_parallel_fraction: Parameter  # share of data-parallel traffic that backward does not hide
-    exposed_tensor_parallel_fraction: Parameter
-    exposed_expert_parallel_fraction: Parameter
-    step_spread_fraction: Parameter  # standard deviation of one device's step over its mean
-    stack_fraction: Parameter  # everything else that differs between software stacks, as a factor on the step
-    published_reach_devices: Figure  # the most devices of a published collective; beyond it latency and stack widen
-    widening_log_sd: Figure  # added to their log_sd, in quadrature, per doubling beyond it
+    value: float  # median over stacks
+    log_sd: float  # how unsure that median is
+    stack_log_sd: float  # how far stacks differ from it
+    provenance: Provenance
+    source: str
+
+    def __post_init__(self) -> None:
+        require(self.value > 0, f"value {self.value:g} must be above 0")
+        require(self.log_sd > 0, f"log_sd {self.log_sd:g} must be above 0")
+        require(self.stack_log_sd >= 0, f"stack_log_sd {self.stack_log_sd:g} must not be negative")
+        require(bool(self.source.strip()), f"source of the coefficient {self.value:g} is empty; name where it comes from")
 
 
 @fact
-class Calibration:
-    """A prior, changed by what was measured here."""
+class Widths:
+    """Factors on the standard deviation of a prediction, so that 80 % intervals hold 80 % of rows that the fit never saw."""
 
-    prior: Prior
-    told: tuple[str, ...]  # what the local run told about the target's devices
-    not_told: tuple[str, ...]  # what it could not tell
+    cold: Figure  # nothing of the stack was measured
+    model: Figure  # the same model on the same stack was
+    stack: Figure  # another model on it was
+    plans: Figure  # many plans on it were
+
+
+@fact
+class Prior:
+    """The uncertain figures of the cost model, before anything of a stack is measured."""
+
+    name: str
+    coefficients: dict[str, Coefficient]
+    series_log_sd: Figure  # of what one model on one stack has of its own
+    shape_log_sd: Figure  # of what the formulas miss, smooth in the set-up
+    shape_length: Figure  # doublings of one dimension over which it stays alike
+    scale_log_sd_per_doubling: Figure  # of a slope in the device count, from eight devices on
+    row_log_sd: Figure  # of a single published speed
+    widths: Widths
+    published_reach_devices: Figure  # the most devices of a published collective; beyond it predictions widen
+    widening_log_sd: Figure  # added in quadrature per doubling beyond it
 
 
 @fact
@@ -94,6 +152,8 @@ class Prediction:
     memory: MemoryEstimate
     step_s: Interval
     parts: tuple[StepPart, ...]  # of the median step
+    uncertainty: tuple[Cause, ...]  # largest first
+    next_runs: tuple[Advice, ...]  # what to measure next, best per device-minute first
     tokens_per_s: Interval
     mfu_causal: Interval
     mfu_full: Interval

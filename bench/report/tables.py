@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.facts.breakdown import DeviceTelemetry, Telemetry
 from bench.facts.measurement import Measurement, RankSamples, Spread, Utilization
+from bench.facts.plan import ParallelPlan
 from bench.facts.prediction import Prediction, StepPart
 from bench.facts.result import Result
 from bench.report.format import count, gibibytes, percent, percent_span, scaled, seconds, significant, span
@@ -154,8 +155,12 @@ def _by_sentence(label: str, told: Sequence[tuple[str, Sequence[str]]]) -> list[
 
 
 def cluster_plan(p: Prediction) -> str:
-    """The plan in the field's shorthand, tp8 pp16x2 ep8 dp187, over the batch in sequences."""
-    plan = p.plan
+    """The plan in the field's shorthand over the batch in sequences."""
+    return f"{plan_words(p.plan)}\nbatch {p.batch.global_batch_size:,} by {p.batch.micro_batch_size}"
+
+
+def plan_words(plan: ParallelPlan) -> str:
+    """The plan in the field's shorthand, tp8 pp16x2 ep8 dp187."""
     sizes = (
         ("tp", plan.tensor_parallel_size, ""),
         ("pp", plan.pipeline_parallel_size, f"x{plan.n_virtual_stages}" if plan.n_virtual_stages > 1 else ""),
@@ -164,7 +169,7 @@ def cluster_plan(p: Prediction) -> str:
     )
     words = [f"{name}{size}{more}" for name, size, more in sizes if size > 1] + [f"dp{plan.data_parallel_size}"]
     words += [plan.sharding.value] + ([f"recompute {plan.recompute}"] if plan.recompute != "none" else [])
-    return f"{' '.join(words)}\nbatch {p.batch.global_batch_size:,} by {p.batch.micro_batch_size}"
+    return " ".join(words)
 
 
 def where_time_goes(parts: Sequence[StepPart]) -> str:
@@ -172,6 +177,11 @@ def where_time_goes(parts: Sequence[StepPart]) -> str:
     whole = sum(part.time_s for part in parts)
     shares = sorted(((part.time_s / whole, part.part.value.replace("_", " ")) for part in parts), reverse=True)
     return ", ".join(f"{name} {share:.0%}" for share, name in shares if share >= 0.04)
+
+
+def causes(p: Prediction) -> str:
+    """The causes of at least a tenth of a prediction's variance, largest first."""
+    return ", ".join(f"{cause.cause} {cause.share:.0%}" for cause in p.uncertainty if cause.share >= 0.1)
 
 
 def parts_table(p: Prediction) -> Table:
@@ -183,6 +193,7 @@ def parts_table(p: Prediction) -> Table:
     )
     memory = p.memory
     notes = (
+        f"Unsure because of: {causes(p)}.",
         f"Memory of the fullest device: {gibibytes(memory.state_bytes)} state + {gibibytes(memory.activation_bytes)} activations + "
         f"{gibibytes(memory.overhead_bytes)} overhead of {gibibytes(memory.capacity_bytes)}.",
         f"Rental: {p.rental_basis}.",

@@ -49,6 +49,15 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def write_file(path: Path, text: str) -> None:
+    """Nothing; a file that a user named holds the text. Raises UsageError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text)
+    except OSError as error:
+        raise UsageError(f"out: {path} cannot be written ({error.strerror}); choose a file that can") from None
+
+
 def write_config(run_dir: Path, plain: dict[str, Any]) -> None:
     """Nothing; config.yaml holds the configuration."""
     write_whole(run_dir / CONFIG, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

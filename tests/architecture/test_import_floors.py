@@ -19,9 +19,12 @@ FLOORS: dict[str, set[str]] = {
     "report": {"errors", "facts", "stats"},
     "config": {"errors", "facts", "stats", "codec"},
     "probing": {"errors", "facts", "stats", "codec", "cost", "run", "report", "config"},
+    "backtest": {"errors", "facts", "cost", "store", "config"},
+    "accuracy": {"facts", "cost", "backtest"},
+    "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
     "worker": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
-    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker"},
-    "cli": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api"},
+    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
+    "cli": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api", "forecast"},
     "__main__": {"cli"},
 }
 
@@ -33,7 +36,7 @@ OUTSIDE: dict[str, set[str]] = {
     "omegaconf": {"config"},
     "pydantic": {"codec", "config"},
     "pydantic_core": {"codec"},
-    "numpy": {"stats", "cost", "run"},
+    "numpy": {"stats", "cost", "run", "backtest", "accuracy"},
     "psutil": {"run"},
     "pynvml": {"run"},
     "rich": {"report"},

@@ -1,0 +1,119 @@
+"""How wrong the predictor is: every protocol of the back-test with the predicted source left out of the fit, beside naive rules."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+
+from bench.backtest import Held, Row, fit_without, hold, published_rows, with_widths
+from bench.cost.uncertainty import NORMAL_P90
+from bench.facts.accuracy import Accuracy, ProtocolAccuracy, Score, WorstRow
+from bench.facts.prediction import Prior, Widths
+from bench.facts.published import Protocol
+
+N_WORST = 12
+FAR = 16.0  # devices over those of the smallest measured row
+COMPETING = 5  # plans of one model on one cluster, at least, among which one is chosen
+SICK_PROBE = 120.0  # GB/s of an all-reduce: below, the network is taken to be in another state
+
+
+def priors_by_source(rows: Sequence[Row]) -> Callable[[str], Prior]:
+    """For every source the prior fitted to all others; each is fitted once."""
+    return cache(lambda source: fit_without(rows, source))
+
+
+def fitted_prior(rows: Sequence[Row]) -> tuple[Prior, dict[Protocol, list[Held]]]:
+    """The prior fitted to all rows, its widths by rows held out, and those rows."""
+    without = priors_by_source(rows)
+    held = {protocol: hold(rows, protocol, without) for protocol in Protocol}
+    return with_widths(fit_without(rows, None), held), held
+
+
+def accuracy() -> Accuracy:
+    """The whole score on the shipped rows."""
+    prior, held = fitted_prior(published_rows())
+    protocols = tuple(_protocol(protocol, held[protocol], prior.widths) for protocol in Protocol)
+    worst = sorted((one for protocol in Protocol for one in held[protocol] if one.rule is not None), key=lambda one: -one.error)
+    seen: dict[str, Held] = {}
+    for one in worst:
+        seen.setdefault(one.row.setup.id, one)
+    return Accuracy(
+        n_rows=len(published_rows()),
+        n_stacks=len({row.setup.stack for row in published_rows()}),
+        n_sources=len({row.setup.source for row in published_rows()}),
+        protocols=protocols,
+        worst=tuple(_worst(one) for one in list(seen.values())[:N_WORST]),
+    )
+
+
+def _worst(one: Held) -> WorstRow:
+    setup = one.row.setup
+    plan = f"tp{setup.tp or 0:g} pp{setup.pp or 0:g} cp{setup.cp or 0:g} ep{setup.ep or 0:g}"
+    return WorstRow(
+        id=setup.id,
+        source=setup.source,
+        what=f"{one.row.cells.get('model_name', '')} on {setup.n_devices:g} {setup.gpu}, {setup.precision}, {plan}",
+        predicted_over_observed=float(np.exp(one.log_error)),
+        sds=abs(one.log_error) / one.sd,
+    )
+
+
+def _protocol(protocol: Protocol, held: Sequence[Held], widths: Widths) -> ProtocolAccuracy:
+    scored = [one for one in held if one.rule is not None]
+    width = {Protocol.COLD: widths.cold, Protocol.SCALE: widths.model, Protocol.PROXY: widths.stack, Protocol.SWEEP: widths.plans}[protocol]
+    far = [one for one in scored if one.factor > FAR] if protocol is Protocol.SCALE else []
+    groups = {name: [one for one in scored if test(one)] for name, test in CLASSES.items()}
+    return ProtocolAccuracy(
+        protocol=protocol,
+        predicted=_score([one.error for one in scored]),
+        naive=_score([one.rule or 0.0 for one in scored]),
+        by_stack=_score(_by_stack(scored)),
+        beyond_16x=_score([one.error for one in far]) if far else None,
+        beyond_16x_naive=_score([one.rule or 0.0 for one in far]) if far else None,
+        coverage_of_80=_coverage(scored, width.value),
+        coverage_by_class={name: _coverage(members, width.value) for name, members in groups.items() if len(members) >= 10},
+        plan_regret=_regret(scored) if protocol is Protocol.SWEEP else None,
+    )
+
+
+CLASSES: dict[str, Callable[[Held], bool]] = {
+    "dense": lambda one: not one.row.setup.is_moe,
+    "mixture of experts": lambda one: one.row.setup.is_moe,
+    "fp8": lambda one: "fp8" in one.row.setup.precision,
+    "A100": lambda one: one.row.setup.gpu.startswith("a100"),
+    "H100": lambda one: one.row.setup.gpu.startswith(("h100", "h200")),
+    "Blackwell": lambda one: one.row.setup.gpu in ("b200", "gb200", "b300", "gb300"),
+    "AMD": lambda one: one.row.setup.gpu.startswith("mi"),
+}
+
+
+def _score(errors: Sequence[float]) -> Score:
+    return Score(n=len(errors), median=float(np.quantile(errors, 0.5)), p90=float(np.quantile(errors, 0.9)))
+
+
+def _by_stack(held: Sequence[Held]) -> list[float]:
+    stacks: Mapping[str, list[float]] = defaultdict(list)
+    for one in held:
+        stacks[one.row.setup.stack].append(one.error)
+    return [float(np.median(errors)) for errors in stacks.values()]
+
+
+def _coverage(held: Sequence[Held], width: float) -> float:
+    return float(np.mean([abs(one.log_error) <= NORMAL_P90 * one.sd * width for one in held]))
+
+
+def _regret(held: Sequence[Held]) -> Score | None:
+    """How much slower the plan predicted fastest is than the fastest measured, where five or more compete."""
+    groups: Mapping[tuple[object, ...], list[Held]] = defaultdict(list)
+    for one in held:
+        cells, setup = one.row.cells, one.row.setup
+        sick = float(cells.get("probe_all_reduce_gb_per_s") or 1e9) < SICK_PROBE
+        groups[setup.series, setup.n_devices, setup.global_batch, sick].append(one)
+    regrets = []
+    for members in groups.values():
+        if len(members) >= COMPETING:
+            speeds = [one.row.observed.tokens_per_s_per_device for one in members]
+            guesses = [speed * np.exp(one.log_error) for speed, one in zip(speeds, members, strict=True)]
+            regrets.append(max(speeds) / speeds[int(np.argmax(guesses))] - 1)
+    return _score(regrets) if regrets else None

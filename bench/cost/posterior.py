@@ -1,0 +1,148 @@
+"""What measured rows of a stack tell about other rows of it: one Gaussian model in logarithms, conditioned.
+
+A row is the cost model at the stack's own coefficients, which scatter around the shared ones, plus an effect of its series, a
+smooth effect of its set-up, a slope in the device count, and noise with heavy tails. Without rows the same code gives the prior
+prediction. Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", sections 2.2 and 2.7 (explicit basis
+functions); Student-t noise by reweighting (Gelman et al. 2013, section 17.2); re-linearised as an iterated Kalman update.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.cost.coefficients import log_values, stack_log_sds
+from bench.cost.layout import Array
+from bench.cost.table import Table, completion_variance, features, jacobian, log2_devices
+from bench.facts.prediction import Prior
+
+N_ITERATIONS = 6
+TAIL = 4.0  # degrees of freedom of a row's noise
+LARGEST_STEP = 0.7  # of a log coefficient in one iteration
+NOISE_ROWS = 8.0  # weight of the prior's noise, in rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Measured rows of one stack."""
+
+    table: Table
+    log_s: Array  # log device-seconds per token
+    transfer_log_sd: float = 0.0  # how much further such rows are from the stack in question: another stack, another machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Posterior:
+    """A stack as far as it is known."""
+
+    prior: Prior
+    log_theta: Array  # its coefficients
+    row_log_sd: float  # noise of a row
+    evidence: Evidence | None
+    slopes: Array  # of the evidence, [rows, coefficients]
+    residual: Array  # of the evidence at the prior's coefficients, linearised
+    precision: Array  # inverse covariance of the evidence
+
+    def predict(self, table: Table) -> tuple[Array, Array]:
+        """(mean, variance without a row's noise) of the log device-seconds per token of every row."""
+        here, slopes = jacobian(table, self.log_theta)
+        mean = here - slopes @ (self.log_theta - log_values(self.prior))
+        variance = _variance(self.prior, table, slopes)
+        if self.evidence is not None:
+            cross = covariance_of(self.prior, table, self.evidence.table, slopes, self.slopes)
+            mean = mean + cross @ self.precision @ self.residual
+            variance = variance - np.einsum("ij,jk,ik->i", cross, self.precision, cross)
+        return mean, np.maximum(variance, 1e-6) + completion_variance(table, self.log_theta)
+
+    def variance_after(self, table: Table, further: Table) -> Array:
+        """Variance of every row of `table` once the rows of `further` have been measured too, whatever they show."""
+        seen = [self.evidence.table] if self.evidence is not None else []
+        slopes = [jacobian(part, self.log_theta)[1] for part in (*seen, further)]
+        own = jacobian(table, self.log_theta)[1]
+        parts = [*seen, further]
+        blocks = [
+            [covariance_of(self.prior, a, b, sa, sb) for b, sb in zip(parts, slopes, strict=True)]
+            for a, sa in zip(parts, slopes, strict=True)
+        ]
+        covariance = np.block(blocks) + self.row_log_sd**2 * np.eye(sum(part.n_rows for part in parts))
+        cross = np.hstack([covariance_of(self.prior, table, b, own, sb) for b, sb in zip(parts, slopes, strict=True)])
+        explained = np.einsum("ij,ji->i", cross, np.linalg.solve(covariance, cross.T))
+        return np.asarray(np.maximum(_variance(self.prior, table, own) - explained, 1e-6) + completion_variance(table, self.log_theta))
+
+
+def condition(prior: Prior, evidence: Evidence | None) -> Posterior:
+    """The stack after its measured rows; the prior where there are none."""
+    center, spread = log_values(prior), stack_log_sds(prior)
+    if evidence is None or evidence.table.n_rows == 0:
+        nothing = np.zeros((0, len(center)))
+        return Posterior(
+            prior=prior,
+            log_theta=center,
+            row_log_sd=prior.row_log_sd.value,
+            evidence=None,
+            slopes=nothing,
+            residual=np.zeros(0),
+            precision=np.zeros((0, 0)),
+        )
+    theta, noise, weight = center.copy(), 0.0, np.ones(evidence.table.n_rows)
+    for iteration in range(N_ITERATIONS):
+        here, slopes = jacobian(evidence.table, theta)
+        if iteration == 0:
+            noise = _first_noise(prior, evidence.log_s - here)
+        residual = evidence.log_s - here + slopes @ (theta - center)
+        known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes)
+        pull = np.linalg.solve(known + np.diag(_spread(evidence, noise, weight)), residual)
+        left = noise**2 / weight * pull
+        noise = _noise(prior, left, weight)
+        weight = np.minimum(1.0, (TAIL + 1) / (TAIL + (left / noise) ** 2))
+        theta = theta + np.clip(center + spread**2 * (slopes.T @ pull) - theta, -LARGEST_STEP, LARGEST_STEP)
+    here, slopes = jacobian(evidence.table, theta)
+    known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes)
+    return Posterior(
+        prior=prior,
+        log_theta=theta,
+        row_log_sd=noise,
+        evidence=evidence,
+        slopes=slopes,
+        residual=evidence.log_s - here + slopes @ (theta - center),
+        precision=inverse(known + np.diag(_spread(evidence, noise, weight))),
+    )
+
+
+def _spread(evidence: Evidence, noise: float, weight: Array) -> Array:
+    """Variance of every measured row around its stack."""
+    return np.asarray(noise**2 / weight + evidence.transfer_log_sd**2)
+
+
+def _first_noise(prior: Prior, error: Array) -> float:
+    """A noise wide enough that no row is taken for an outlier before the stack has been found."""
+    few = len(error) <= NOISE_ROWS
+    return prior.row_log_sd.value if few else max(prior.row_log_sd.value, 1.2 * float(np.median(np.abs(error - np.median(error)))))
+
+
+def _noise(prior: Prior, left: Array, weight: Array) -> float:
+    """Standard deviation of what the model leaves, with the prior's as so many rows more."""
+    rows = NOISE_ROWS * prior.row_log_sd.value**2 + float(np.sum(np.minimum(weight, 1.0) * left**2))
+    return float(np.sqrt(rows / (NOISE_ROWS + 0.8 * len(left))))
+
+
+def inverse(matrix: Array) -> Array:
+    """The inverse of a covariance."""
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def covariance_of(prior: Prior, first: Table, second: Table, slopes_1: Array, slopes_2: Array) -> Array:
+    """Covariance of rows of one stack, without noise."""
+    from_coefficients = (slopes_1 * stack_log_sds(prior) ** 2) @ slopes_2.T
+    distance = ((features(first)[:, None, :] - features(second)[None, :, :]) ** 2).sum(axis=2)
+    smooth = prior.shape_log_sd.value**2 * np.exp(-distance / (2 * prior.shape_length.value**2))
+    series = prior.series_log_sd.value**2 * (first.series[:, None] == second.series[None, :])
+    slope = prior.scale_log_sd_per_doubling.value**2 * np.outer(log2_devices(first), log2_devices(second))
+    return np.asarray(from_coefficients + smooth + series + slope)
+
+
+def _variance(prior: Prior, table: Table, slopes: Array) -> Array:
+    """The diagonal of the covariance of a table with itself."""
+    effects = prior.shape_log_sd.value**2 + prior.series_log_sd.value**2
+    return np.asarray(
+        ((slopes * stack_log_sds(prior)) ** 2).sum(axis=1) + effects + (prior.scale_log_sd_per_doubling.value * log2_devices(table)) ** 2
+    )

@@ -1,0 +1,50 @@
+"""How far predictions were from published runs."""
+
+from bench.facts.figure import fact
+from bench.facts.published import Protocol
+
+
+@fact
+class Score:
+    """Relative errors of tokens per second of one device."""
+
+    n: int
+    median: float
+    p90: float
+
+
+@fact
+class ProtocolAccuracy:
+    """One protocol, every source left out of the fit that predicts it."""
+
+    protocol: Protocol
+    predicted: Score
+    naive: Score
+    by_stack: Score  # every stack's median error counted once
+    beyond_16x: Score | None  # on more than sixteen times the measured devices
+    beyond_16x_naive: Score | None
+    coverage_of_80: float
+    coverage_by_class: dict[str, float]
+    plan_regret: Score | None  # of the plan ranked first, where five or more compete
+
+
+@fact
+class WorstRow:
+    """A row that was missed by much."""
+
+    id: str
+    source: str
+    what: str
+    predicted_over_observed: float
+    sds: float  # of the predicted distribution
+
+
+@fact
+class Accuracy:
+    """The whole back-test."""
+
+    n_rows: int
+    n_stacks: int
+    n_sources: int
+    protocols: tuple[ProtocolAccuracy, ...]
+    worst: tuple[WorstRow, ...]

@@ -1,0 +1,97 @@
+"""The verbs that predict: one target or a table of rows, the plan search, the back-test and the fit behind them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.accuracy import accuracy, fitted_prior
+from bench.backtest import predict_rows, published_rows
+from bench.config.compose import compose, conf_dir, find_device
+from bench.config.schema import Config
+from bench.cost.calibrate import calibrate
+from bench.cost.extrapolate import project
+from bench.cost.plans import plan_search
+from bench.cost.posterior import condition
+from bench.errors import DoesNotFit, UsageError
+from bench.facts.accuracy import Accuracy
+from bench.facts.measurement import Measurement
+from bench.facts.prediction import PlanSearch, Prediction
+from bench.facts.published import RowPrediction
+from bench.report.accuracy_tables import accuracy_page
+from bench.store.forecasts import write_forecast, write_plans
+from bench.store.priors import prior_text
+from bench.store.published import predictions_text, read_rows
+from bench.store.results import make_run_dir, read_result, write_file
+
+
+def predict(*overrides: str) -> tuple[tuple[Prediction, ...], tuple[str, ...], Path]:
+    """Predictions of the target on every cluster, what could not be predicted, and the directory that keeps them.
+
+    `result=RUN` adds what a run has measured. Raises UsageError before anything is written.
+    """
+    config = compose(overrides)
+    measurement = read_result(Path(config.result)).measurement if config.result else None
+    done, left_out = projections(config, measurement)
+    run_dir = make_run_dir(config.out, "predict")
+    write_forecast(run_dir, done)
+    return done, left_out, run_dir
+
+
+def projections(config: Config, measurement: Measurement | None) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
+    """A prediction for every cluster that the target fits on, and a sentence for every other."""
+    device = find_device(measurement.device_name) if measurement else None
+    done: list[Prediction] = []
+    left_out: list[str] = []
+    for cluster in config.clusters:
+        calibration = calibrate(config.prior, measurement, device, cluster.device)
+        rental = config.price.rental_usd_per_device_hour.get(cluster.device.name)
+        try:
+            done.append(project(config.target, cluster, calibration, config.stack, rental))
+        except DoesNotFit as error:
+            left_out.append(f"{cluster.name}: {error}")
+    return tuple(done), tuple(left_out)
+
+
+def predict_table(*overrides: str) -> tuple[list[RowPrediction], str]:
+    """The prediction of every row of a table, and its CSV text; also written to `out` where that is given."""
+    config = compose(overrides)
+    if not config.rows:
+        raise UsageError("rows: is empty; give a CSV file with columns as in bench backtest's own table")
+    measured = read_rows(Path(config.calibration)) if config.calibration else []
+    predicted = predict_rows(read_rows(Path(config.rows)), measured, config.prior)
+    text = predictions_text(predicted)
+    if config.out:
+        write_file(Path(config.out), text)
+    return predicted, text
+
+
+def plan(*overrides: str) -> tuple[tuple[PlanSearch, ...], Path]:
+    """The plan search of the target on every cluster, and the directory that keeps it. Raises DoesNotFit where a cluster has no plan."""
+    config = compose(overrides)
+    posterior = condition(config.prior, None)
+    found = tuple(plan_search(config.target, cluster, config.stack, posterior) for cluster in config.clusters)
+    run_dir = make_run_dir(config.out, "plan")
+    write_plans(run_dir, found)
+    return found, run_dir
+
+
+def backtest(*overrides: str) -> Accuracy:
+    """The score on every published run, its source left out; the page of it is written to `out` where that is given."""
+    config = compose(overrides)
+    score = accuracy()
+    if config.out:
+        write_file(Path(config.out), accuracy_page(score))
+    return score
+
+
+def fit_priors(*overrides: str) -> Path:
+    """Where the prior fitted to the published runs has been written: `out`, or its place in conf/."""
+    config = compose(overrides)
+    file = Path(config.out) if config.out else conf_dir() / "prior" / "published.yaml"
+    prior, _ = fitted_prior(published_rows())
+    write_file(file, prior_text(prior))
+    return file
+
+
+def is_table(overrides: Sequence[str]) -> bool:
+    """Whether a command line asks for a table of rows."""
+    return any(override.startswith("rows=") for override in overrides)

@@ -1,0 +1,41 @@
+"""A plan search, and how sure a prediction is, as tables."""
+
+from bench.facts.prediction import PlanSearch, Prediction, RunnerUp
+from bench.report.format import gibibytes, percent, seconds, significant
+from bench.report.tables import Table, plan_words
+
+
+def plan_tables(search: PlanSearch) -> tuple[Table, Table]:
+    """The front of speed against memory, and the runners-up."""
+    header = ("plan", "batch", "step", "slower\nper token", "memory", "against the fastest")
+    room = f"of {gibibytes(search.capacity_bytes)} per device"
+    counted = f"{search.n_plans:,} plans considered, {search.n_fitting:,} fit {room}; medians of the model, no interval."
+    front = Table(
+        f"{search.target} on {search.cluster}: no other plan is both faster and smaller",
+        header,
+        tuple(map(_row, search.front)),
+        (counted,),
+    )
+    lost = Table(f"{search.target} on {search.cluster}: the best plan of other sizes", header, tuple(map(_row, search.runners_up)), ())
+    return front, lost
+
+
+def _row(one: RunnerUp) -> tuple[str, ...]:
+    batch = f"{one.batch.global_batch_size:,} by {one.batch.micro_batch_size}"
+    return plan_words(one.plan), batch, seconds(one.step_s), percent(one.slower_fraction), gibibytes(one.need_bytes), one.why
+
+
+def uncertainty_table(p: Prediction) -> Table:
+    """What makes a prediction unsure, and what to measure next."""
+    causes = tuple((cause.cause, percent(cause.share, 0), f"+-{percent(cause.log_sd)}") for cause in p.uncertainty if cause.share >= 0.02)
+    notes = tuple(
+        f"measure next: {run.what}: from +-{percent(run.before_fraction, 0)} to +-{percent(run.after_fraction, 0)} "
+        f"({significant(run.device_minutes)} device-minutes)"
+        for run in p.next_runs[:3]
+    )
+    return Table(
+        f"{p.target} on {p.cluster}: where the uncertainty comes from",
+        ("cause", "share of the variance", "standard deviation"),
+        causes,
+        notes,
+    )

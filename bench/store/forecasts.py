@@ -1,0 +1,37 @@
+"""Predictions and plan searches in a run directory."""
+
+from pathlib import Path
+
+from bench.codec import encode_text
+from bench.facts.figure import fact
+from bench.facts.prediction import PlanSearch, Prediction
+from bench.store.results import write_whole
+
+FORECAST = "prediction.json"
+PLANS = "plans.json"
+
+
+@fact
+class Forecast:
+    """prediction.json."""
+
+    schema_version: int
+    projections: tuple[Prediction, ...]
+
+
+@fact
+class Plans:
+    """plans.json."""
+
+    schema_version: int
+    searches: tuple[PlanSearch, ...]
+
+
+def write_forecast(run_dir: Path, projections: tuple[Prediction, ...]) -> None:
+    """Nothing; prediction.json holds the predictions."""
+    write_whole(run_dir / FORECAST, encode_text(Forecast(schema_version=1, projections=projections)))
+
+
+def write_plans(run_dir: Path, searches: tuple[PlanSearch, ...]) -> None:
+    """Nothing; plans.json holds the searches."""
+    write_whole(run_dir / PLANS, encode_text(Plans(schema_version=1, searches=searches)))
