@@ -43,8 +43,17 @@ def _gradients_s(work: Workload, by: Coefficients, links: Links, beat_s: Array) 
     bucketed = (work.shards_optimizer > 0) & (work.one_reduce_scatter < 1) & (work.hides_zero1 < 1)
     share = np.where(bucketed, by["hidden_zero1_fraction"], by["hidden_gradient_fraction"])
     backward = BACKWARD_SHARE * beat_s
-    hidden = np.where(work.hides_gradients > 0, share * backward, 1e-9)
+    hidden = np.where(work.hides_gradients > 0, share * backward * _head_start(work), 1e-9)
     return np.asarray(excess(traffic, hidden) + by["contention_fraction"] * np.minimum(traffic, backward))
+
+
+def _head_start(work: Workload) -> Array:
+    """Last backward passes behind which gradients can hide: one, and more where stages are cut into chunks.
+
+    A rank is done with a chunk pp chunk-passes before it is done with the next: on average its gradients have half of all those
+    of the other chunks, never more than there are micro-batches.
+    """
+    return np.asarray(1 + np.minimum(work.pp, work.n_micro) * (work.n_virtual - 1) / (2 * work.n_virtual))
 
 
 def _copied_s(work: Workload, by: Coefficients, links: Links) -> Array:
@@ -77,13 +86,14 @@ def _sharded_weights_s(work: Workload, by: Coefficients, links: Links, beat_s: A
     parameters, ranks = local_parameters(work), np.minimum(work.shard_ranks, work.replicas)
     inner = np.minimum(_inner(work), ranks)
     congested = by["congested_gradient_factor"]
-    once = 3 * all_gather_s(WEIGHT_BYTES * parameters, ranks, inner, links, congested)
+    once = 2 * all_gather_s(WEIGHT_BYTES * parameters, ranks, inner, links, congested)
+    once = once + all_gather_s(work.gradient_bytes * parameters, ranks, inner, links, congested)
     further = 3 * (work.n_layers - 1) * ring_latency_s(ranks, inner, links, congested) + 3 * work.n_layers * links.scale_up_latency_s
     traffic = once + further
     per_pass = excess(traffic, by["hidden_fsdp_fraction"] * beat_s) + by["contention_fraction"] * np.minimum(traffic, beat_s)
     copies = np.maximum(1.0, work.replicas / ranks)
     alone = np.ones_like(copies)
-    reduced = 2 * all_gather_s(WEIGHT_BYTES * parameters / ranks, copies, alone, links)
+    reduced = 2 * all_gather_s(work.gradient_bytes * parameters / ranks, copies, alone, links)
     reduced = reduced + work.n_layers * tree_latency_s(copies, alone, links, congested)
     exposed = np.where(copies > WHOLE, excess(reduced, REPLICATED_HIDE * BACKWARD_SHARE * beat_s), 0.0)
     return np.asarray(work.n_micro * per_pass + exposed)
