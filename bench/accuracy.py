@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from bench.backtest import Held, Row, fit_without, hold, published_rows, with_widths
+from bench.backtest import CLASSES, REGIMES, Held, Row, fit_without, hold, published_rows, with_widths
 from bench.cost.uncertainty import NORMAL_P90
 from bench.facts.accuracy import Accuracy, ProtocolAccuracy, Score, WorstRow
 from bench.facts.prediction import Prior, Widths
@@ -27,13 +28,14 @@ def fitted_prior(rows: Sequence[Row]) -> tuple[Prior, dict[Protocol, list[Held]]
     """The prior fitted to all rows, its widths by rows held out, and those rows."""
     without = priors_by_source(rows)
     held = {protocol: hold(rows, protocol, without) for protocol in Protocol}
-    return with_widths(fit_without(rows, None), held), held
+    prior = with_widths(fit_without(rows, None), held)
+    return prior, {protocol: widened(members, protocol, prior.widths) for protocol, members in held.items()}
 
 
 def accuracy() -> Accuracy:
     """The whole score on the shipped rows."""
-    prior, held = fitted_prior(published_rows())
-    protocols = tuple(_protocol(protocol, held[protocol], prior.widths) for protocol in Protocol)
+    _, held = fitted_prior(published_rows())
+    protocols = tuple(_protocol(protocol, held[protocol]) for protocol in Protocol)
     worst = sorted((one for protocol in Protocol for one in held[protocol] if one.rule is not None), key=lambda one: -one.error)
     seen: dict[str, Held] = {}
     for one in worst:
@@ -59,11 +61,10 @@ def _worst(one: Held) -> WorstRow:
     )
 
 
-def _protocol(protocol: Protocol, held: Sequence[Held], widths: Widths) -> ProtocolAccuracy:
+def _protocol(protocol: Protocol, held: Sequence[Held]) -> ProtocolAccuracy:
     scored = [one for one in held if one.rule is not None]
-    width = {Protocol.COLD: widths.cold, Protocol.SCALE: widths.model, Protocol.PROXY: widths.stack, Protocol.SWEEP: widths.plans}[protocol]
     far = [one for one in scored if one.factor > FAR] if protocol is Protocol.SCALE else []
-    groups = {name: [one for one in scored if test(one)] for name, test in CLASSES.items()}
+    groups = {name: [one for one in scored if test(one)] for name, test in KINDS.items()}
     return ProtocolAccuracy(
         protocol=protocol,
         predicted=_score([one.error for one in scored]),
@@ -71,13 +72,23 @@ def _protocol(protocol: Protocol, held: Sequence[Held], widths: Widths) -> Proto
         by_stack=_score(_by_stack(scored)),
         beyond_16x=_score([one.error for one in far]) if far else None,
         beyond_16x_naive=_score([one.rule or 0.0 for one in far]) if far else None,
-        coverage_of_80=_coverage(scored, width.value),
-        coverage_by_class={name: _coverage(members, width.value) for name, members in groups.items() if len(members) >= 10},
+        coverage_of_80=_coverage(scored),
+        coverage_by_class={name: _coverage(members) for name, members in groups.items() if len(members) >= 10},
         plan_regret=_regret(scored) if protocol is Protocol.SWEEP else None,
     )
 
 
-CLASSES: dict[str, Callable[[Held], bool]] = {
+def widened(held: Sequence[Held], protocol: Protocol, widths: Widths) -> list[Held]:
+    """The same rows with the factors that these widths give them; their predictions know nothing of it."""
+    regime = getattr(widths, REGIMES[protocol][0]).value
+    by_class = {name: getattr(widths, name).value for name in CLASSES}
+    return [
+        replace(one, width=regime * max((by_class[name] for name, test in CLASSES.items() if test(one.row.setup)), default=1.0))
+        for one in held
+    ]
+
+
+KINDS: dict[str, Callable[[Held], bool]] = {
     "dense": lambda one: not one.row.setup.is_moe,
     "mixture of experts": lambda one: one.row.setup.is_moe,
     "fp8": lambda one: "fp8" in one.row.setup.precision,
@@ -99,8 +110,8 @@ def _by_stack(held: Sequence[Held]) -> list[float]:
     return [float(np.median(errors)) for errors in stacks.values()]
 
 
-def _coverage(held: Sequence[Held], width: float) -> float:
-    return float(np.mean([abs(one.log_error) <= NORMAL_P90 * one.sd * width for one in held]))
+def _coverage(held: Sequence[Held]) -> float:
+    return float(np.mean([abs(one.log_error) <= NORMAL_P90 * one.sd * one.width for one in held]))
 
 
 def _regret(held: Sequence[Held]) -> Score | None:

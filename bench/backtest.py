@@ -15,7 +15,7 @@ from bench.cost.fit import Sample, fit
 from bench.cost.layout import Array
 from bench.cost.posterior import Evidence, condition
 from bench.cost.table import Table
-from bench.cost.uncertainty import NORMAL_P90, predicted
+from bench.cost.uncertainty import NORMAL_P90, predicted, width_factors
 from bench.errors import BenchError
 from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Device
@@ -181,6 +181,7 @@ class Held:
     row: Row
     log_error: float  # of the speed: predicted over observed
     sd: float  # of it, before widening
+    width: float  # the factor that the prior widens it with
     factor: float  # devices over those of the smallest measured row; 0 where none was
     rule: float | None  # relative error of the naive rule
 
@@ -200,15 +201,18 @@ def hold(rows: Sequence[Row], protocol: Protocol, prior_without: Callable[[str],
         table, n = table_of(setups, device_names(), physical_prior()), len(task.measured)
         evidence = Evidence(table=table.take(np.arange(n)), log_s=np.array([_log_s(row.observed) for row in task.measured])) if n else None
         posterior = condition(prior, evidence)
-        mean, variance = posterior.predict(table.take(np.arange(n, len(setups))))
+        targets = table.take(np.arange(n, len(setups)))
+        mean, variance = posterior.predict(targets)
+        widths = width_factors(posterior, targets)
         least = min((_devices(row) for row in task.measured), default=0.0)
-        for row, m, v in zip(task.targets, mean, variance, strict=True):
+        for row, m, v, w in zip(task.targets, mean, variance, widths, strict=True):
             rule = naive_speed(protocol, task.measured, row, cold_mfu)
             held.append(
                 Held(
                     row=row,
                     log_error=_log_s(row.observed) - float(m),
                     sd=float(np.sqrt(v + posterior.row_log_sd**2)),
+                    width=float(w),
                     factor=_devices(row) / least if least else 0.0,
                     rule=None if rule is None else abs(rule / row.observed.tokens_per_s_per_device - 1),
                 )
@@ -268,21 +272,41 @@ def fit_without(rows: Sequence[Row], source: str | None) -> Prior:
     return fit(physical_prior(), sample_of([row for row in rows if row.setup.source != source]))
 
 
+CLASSES: dict[str, Callable[[PublishedSetup], bool]] = {
+    "experts": lambda setup: setup.is_moe,
+    "blackwell": lambda setup: setup.gpu in ("b200", "gb200", "b300", "gb300"),
+    "cdna": lambda setup: setup.gpu.startswith("mi"),
+}
+REGIMES: dict[Protocol, tuple[str, str]] = {
+    Protocol.COLD: ("cold", "cold rows"),
+    Protocol.SCALE: ("model", "rows of a model measured on fewer devices"),
+    Protocol.PROXY: ("stack", "rows of a stack of which another model was measured"),
+    Protocol.SWEEP: ("plans", "rows of a sweep of plans measured on fewer devices"),
+}
+
+
 def with_widths(prior: Prior, held: Mapping[Protocol, Sequence[Held]]) -> Prior:
-    """The prior with factors on its widths, such that 80 % intervals of rows held out contain 80 % of them."""
-    scale, proxy = held[Protocol.SCALE], held[Protocol.PROXY]
-    widths = Widths(
-        cold=_width(held[Protocol.COLD], "cold rows"),
-        model=_width(scale, "rows of a model measured on fewer devices"),
-        stack=_width(proxy, "rows of a stack of which another model was measured"),
-        plans=_width(held[Protocol.SWEEP], "rows of a sweep of plans measured on fewer devices"),
-    )
-    return replace(prior, widths=widths)
+    """The prior with factors on its widths, such that 80 % intervals of rows held out contain 80 % of them.
+
+    A regime's factor is that of the rows of no special class; a class's is what its cold and proxy rows need beyond it.
+    """
+    figures: dict[str, Figure] = {}
+    for protocol, (name, what) in REGIMES.items():
+        usual = [one for one in held[protocol] if not any(test(one.row.setup) for test in CLASSES.values())]
+        figures[name] = _width([abs(one.log_error) / one.sd for one in usual], what)
+    for name, test in CLASSES.items():
+        ratios = [
+            abs(one.log_error) / one.sd / figures[REGIMES[protocol][0]].value
+            for protocol in (Protocol.COLD, Protocol.PROXY)
+            for one in held[protocol]
+            if test(one.row.setup)
+        ]
+        wider = _width(ratios, f"cold and proxy rows of the class {name}, over those of no class")
+        figures[name] = replace(wider, value=max(1.0, wider.value))
+    return replace(prior, widths=Widths(**figures))
 
 
-def _width(held: Sequence[Held], what: str) -> Figure:
-    ratios = [abs(one.log_error) / one.sd for one in held]
+def _width(ratios: Sequence[float], what: str) -> Figure:
     value = float(np.quantile(ratios, 0.8)) / NORMAL_P90
-    return Figure(
-        value=float(f"{value:.6g}"), provenance=Provenance.FITTED, source=f"{len(ratios)} {what}, their sources left out of the fit"
-    )
+    source = f"{len(ratios)} {what}, their sources left out of the fit"
+    return Figure(value=float(f"{value:.6g}"), provenance=Provenance.FITTED, source=source)

@@ -56,10 +56,24 @@ def width_factors(posterior: Posterior, table: Table) -> Array:
     """The prior's factor on the width of every row, by what was measured of its stack."""
     widths, evidence = posterior.prior.widths, posterior.evidence
     if evidence is None:
-        return np.full(table.n_rows, widths.cold.value)
-    if evidence.table.n_rows > MANY_ROWS:
-        return np.full(table.n_rows, widths.plans.value)
-    return np.where(np.isin(table.series, evidence.table.series), widths.model.value, widths.stack.value)
+        known = np.full(table.n_rows, widths.cold.value)
+    elif evidence.table.n_rows > MANY_ROWS:
+        known = np.full(table.n_rows, widths.plans.value)
+    else:
+        known = np.where(np.isin(table.series, evidence.table.series), widths.model.value, widths.stack.value)
+    return np.asarray(known * _class_factors(posterior, table))
+
+
+def _class_factors(posterior: Posterior, table: Table) -> Array:
+    """How much wider rows of the less known classes are: the largest factor that applies, 1 for none."""
+    widths, work = posterior.prior.widths, table.work
+    factors = (
+        np.where(work.expert_flops > 0, widths.experts.value, 1.0),
+        np.where(work.is_blackwell > 0, widths.blackwell.value, 1.0),
+        np.where(work.is_cdna > 0, widths.cdna.value, 1.0),
+    )
+    largest = np.maximum.reduce(np.broadcast_arrays(*factors))
+    return table.mean(np.broadcast_to(largest, table.owner.shape))
 
 
 def causes_of(posterior: Posterior, table: Table) -> tuple[Cause, ...]:

@@ -122,6 +122,9 @@ class Widths:
     model: Figure  # the same model on the same stack was
     stack: Figure  # another model on it was
     plans: Figure  # many plans on it were
+    experts: Figure  # on those, for mixtures of experts; the larger of the factors that apply
+    blackwell: Figure  # for NVIDIA Blackwell
+    cdna: Figure  # for AMD CDNA
 
 
 @fact
