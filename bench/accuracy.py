@@ -34,7 +34,11 @@ def fitted_prior(rows: Sequence[Row]) -> tuple[Prior, dict[Protocol, list[Held]]
 
 def accuracy() -> Accuracy:
     """The whole score on the shipped rows."""
-    _, held = fitted_prior(published_rows())
+    return score_of(fitted_prior(published_rows())[1])
+
+
+def score_of(held: Mapping[Protocol, Sequence[Held]]) -> Accuracy:
+    """The score of rows held out."""
     protocols = tuple(_protocol(protocol, held[protocol]) for protocol in Protocol)
     worst = sorted((one for protocol in Protocol for one in held[protocol] if one.rule is not None), key=lambda one: -one.error)
     seen: dict[str, Held] = {}
