@@ -33,3 +33,9 @@ def test_peers_prints_a_row_for_each_model() -> None:
     assert len(rows) == 3
     parameters = [float(row.split()[-3]) for row in rows]
     assert max(parameters) < 1.05 * min(parameters)
+
+
+def test_repeating_a_measurement_finds_what_its_interval_says() -> None:
+    """Single launches of the smallest model, five of them: at least four intervals hold the mean of all."""
+    words = output("repeatability.py", "tries=1", "measure.launches=3").split()
+    assert words[-3:] == ["1", "of", "1"], words
