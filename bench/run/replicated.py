@@ -13,11 +13,12 @@ from bench.facts.plan import Sharding
 from bench.facts.run import RunSpec
 from bench.run.data import TokenPool
 from bench.run.devices import LocalDevice
+from bench.run.float8 import use_float8
 from bench.run.parallel import recompute
 from bench.run.passes import make_optimizer
 from bench.run.transformer import Transformer
 
-MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
+MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16", Precision.FP8: "bf16"}
 
 
 class Replicated:
@@ -32,6 +33,8 @@ class Replicated:
         )
         torch.manual_seed(spec.train.seed)
         bare = Transformer(spec.model).to(device.torch_device)
+        if spec.train.precision is Precision.FP8:
+            use_float8(bare)
         self.parameters = list(bare.parameters())
         self.n_parameters = sum(p.numel() for p in self.parameters)
         recompute(bare, spec.plan.recompute)

@@ -36,6 +36,7 @@ OUTSIDE: dict[str, set[str]] = {
     "numpy": {"stats", "cost", "run"},
     "psutil": {"run"},
     "pynvml": {"run"},
+    "torchao": {"run"},
     "rich": {"report"},
     "yaml": {"store", "cli"},
     "subprocess": {"run"},
