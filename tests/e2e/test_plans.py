@@ -35,7 +35,8 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
 
 @pytest.fixture(scope="module")
 def moe(tmp_path_factory: pytest.TempPathFactory) -> Measurement:
-    return measured(tmp_path_factory.mktemp("moe"), *MOE, "device.n_devices=1", "train.micro_batch_size=8")
+    # passes as large as those of the ranks: rounding goes by their size, and a router near a tie makes much of it
+    return measured(tmp_path_factory.mktemp("moe"), *MOE, "device.n_devices=1", "train.micro_batch_size=1")
 
 
 def assert_equal_training(plan: Measurement, whole: Measurement) -> None:
@@ -65,10 +66,10 @@ def assert_cut_into_phases(m: Measurement) -> None:
         ("zero2", 1, "selective"),
         ("fsdp", 1, "full"),
         ("hsdp", 1, "none"),
-        ("tp", 4, "none"),
+        ("tp", 2, "none"),
         ("pp", 1, "none"),
         ("pp_interleaved", 1, "none"),
-        ("cp", 4, "none"),
+        ("cp", 2, "none"),
         ("fsdp_tp", 2, "selective"),
         ("pp_tp", 2, "full"),
     ],
