@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor
 
@@ -109,6 +110,8 @@ def main(overrides: Sequence[str]) -> None:
         tell(f"{products / 1e9:>17,.0f} {steps / 1e9:>13,.0f} {wall:>9.3f} {cpu:>9.3f}")
     wall, cpu = (statistics.median(column) for column in list(zip(*rounds, strict=True))[2:])
     tell(f"\nfraction, medians of {ROUNDS} rounds: {wall:.3f}, in CPU seconds {cpu:.3f}")
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
