@@ -1,9 +1,11 @@
 """Whether the interval of a measurement holds what repeating it finds.
 
-    python benchmarks/repeatability.py [model=dense_5m measure.launches=3 tries=3 ...]
+    python benchmarks/repeatability.py [model=dense_5m measure.launches=5 tries=3 ...]
 
-A try is the same measurement five times, one after another, each with its own launches: at least four of the five 95 % intervals
-are to hold the mean of all five. The result files are not kept.
+A try is the same measurement five times, of three launches each: at least four of the five 95 % intervals are to hold the mean of
+all. The launches of the five are taken in turn, so that a machine which drifts over minutes drifts for all of them. An interval of
+one launch (measure.launches=1) is that of its own steps and promises less: on a shared machine the mean of five seconds moves by
+some per cent within minutes, which no step of those seconds can tell. The result files are not kept.
 """
 
 import sys
@@ -19,12 +21,13 @@ REPEATS = 5
 WANTED = 4
 TRIES = 3
 FIXED = ("model=tiny", "device=cpu", "train.micro_batch_size=4", "train.precision=fp32", "cluster=oracle_24k_h100")
+FIXED += ("measure.steps=60", "measure.warmup_max_steps=12", "measure.breakdown_steps=0", "measure.launches=3")
 
 
 def repeated(overrides: Sequence[str], folder: Path) -> list[Estimate]:
-    """Tokens/s of the same measurement, so many times."""
-    fixed = (*FIXED, "measure.breakdown_steps=0", *overrides)
-    return [api.run(*fixed, f"out={folder}/{i}").measurement.tokens_per_s for i in range(REPEATS)]
+    """Tokens/s of the same measurement, so many times, their launches in turn."""
+    jobs = [(*FIXED, *overrides, f"out={folder}/{i}") for i in range(REPEATS)]
+    return [result.measurement.tokens_per_s for result in api.run_in_turn(*jobs)]
 
 
 def one_try(overrides: Sequence[str]) -> int:
