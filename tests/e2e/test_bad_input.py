@@ -34,6 +34,10 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["global_batch_size 20", "16", "use 16 or 32"],
         ),
         (["run", "model=tiny", "device=cpu", "plan.data_parallel_size=5"], ["data_parallel_size", "5", "2 devices"]),
+        (
+            ["run", "model=tiny", "device=cpu", "device.n_devices=2", "plan=tp", "plan.tensor_parallel_size=2", "train.compile=true"],
+            ["train.compile", "plan.tensor_parallel_size 2", "use false"],
+        ),
         (["run", "model=tiny", "device=cuda"], ["cuda", "use cpu"]),
         (["run", "tiny"], ["'tiny'", "key=value"]),
         (["run", "model=tiny,dense_5m"], ["several values"]),

@@ -91,6 +91,16 @@ def test_a_plan_of_experts_trains_as_one_process_does(tmp_path: Path, moe: Measu
     assert_equal_training(m, moe)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "micro_batch"), [("ddp", 1), ("fsdp", 1), ("pp", 1), ("cp", 2)])
+def test_a_compiled_plan_trains_as_one_process_does(tmp_path: Path, dense: Measurement, plan: str, micro_batch: int) -> None:
+    """Not with split tensors: what they compile to has other gradients, and is refused."""
+    size = f"train.micro_batch_size={micro_batch}"
+    m = measured(tmp_path, *DENSE, f"plan={plan}", "train.compile=true", "device.n_devices=4", size)
+    assert m.compiled
+    assert_equal_training(m, dense)
+
+
 def test_two_ranks_in_bf16_stay_close_to_fp32(tmp_path: Path, dense: Measurement) -> None:
     m = measured(tmp_path, *DENSE, "plan=fsdp", "train.precision=bf16", "device.n_devices=2", "train.micro_batch_size=4")
     assert m.loss_last == pytest.approx(dense.loss_last, rel=2e-3)
