@@ -2,9 +2,9 @@
 
     python benchmarks/overhead.py [model=dense_5m train.micro_batch_size=4 device.threads_per_rank=1 ...]
 
-Model, optimizer and batches are the same, one pass per step. Windows alternate, so that a busy machine slows both; the median
-of the ratios of neighbours counts, and it is to be at least 0.995. The ratio in CPU seconds stands beside it: with one thread,
-other processes hardly disturb it.
+Model, optimizer and batches are the same, one pass per step. Windows are as long as those of a measurement and alternate, so that
+a busy machine slows both; the median of the ratios of neighbours counts, and it is to be at least 0.995. The ratio in CPU seconds
+stands beside it: with one thread, other processes hardly disturb it.
 """
 
 import statistics
@@ -24,14 +24,13 @@ from bench.run.clock import StepClock
 from bench.run.data import POOL_STEPS, TokenPool
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.launch import RankPlace, join_world
-from bench.run.stopping import MOST_STEPS_PER_WINDOW
+from bench.run.stopping import MOST_STEPS_PER_WINDOW, WINDOW_S
 from bench.run.train import Trainer
 from bench.run.transformer import Transformer
 from bench.run.windows import no_garbage_collection, run_window
 
 PAIRS = 5
-TURNS = 6  # short windows of each within a pair
-WINDOW_S = 0.5
+TURNS = 4  # windows of each within a pair
 Seconds = tuple[float, float]  # wall, CPU
 Window = Callable[[int], Seconds]  # of n steps
 
@@ -87,7 +86,7 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
 
 
 def one_pair(bare: Window, harness: Window, n_steps: int) -> tuple[Seconds, Seconds]:
-    """Seconds of the bare loop and of the harness: short windows in turn, whoever came second coming first in the next."""
+    """Seconds of the bare loop and of the harness: windows in turn, whoever came second coming first in the next."""
     taken: dict[Window, list[Seconds]] = {bare: [], harness: []}
     for turn in range(TURNS):
         for window in (bare, harness) if turn % 2 else (harness, bare):

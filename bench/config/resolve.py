@@ -102,6 +102,13 @@ def check_split(shape: ModelShape, plan: ParallelPlan, n_micro_batches: int) -> 
         raise UsageError(f"plan.pipeline_parallel_size: {few}; raise train.global_batch_size")
 
 
+def check_compile(request: TrainRequest, plan: ParallelPlan) -> None:
+    """Nothing; raises UsageError where a compiled model does not train as the plan says."""
+    if request.compile and plan.tensor_parallel_size > 1:
+        given = f"true given with plan.tensor_parallel_size {plan.tensor_parallel_size}"
+        raise UsageError(f"train.compile: {given}; compiled layers of split tensors get other gradients than one process; use false")
+
+
 def resolve_batch(request: TrainRequest, plan: ParallelPlan, micro_batch_size: int) -> BatchPlan:
     """The batch with its `auto` sizes filled in: one pass per step where no global batch is given, two per stage in a pipeline."""
     per_pass = micro_batch_size * plan.data_parallel_size
@@ -113,6 +120,7 @@ def resolve_batch(request: TrainRequest, plan: ParallelPlan, micro_batch_size: i
 def check_early(config: Config, world_size: int) -> None:
     """Nothing; raises UsageError for what is known to be wrong before any rank is started."""
     plan = resolve_plan(config.plan, world_size)
+    check_compile(config.train, plan)
     micro = config.train.micro_batch_size
     batch = None if micro == "auto" else resolve_batch(config.train, plan, micro)
     if isinstance(config.model, ModelShape):
@@ -128,6 +136,7 @@ def resolve(config: Config, survey: Survey, demands: Mapping[str, Demand]) -> Co
     """The configuration with nothing left open. `demands` holds, by model name, what each model asks of a device."""
     precision = resolve_precision(config, survey)
     plan = resolve_plan(config.plan, survey.world_size)
+    check_compile(config.train, plan)
     shape = _resolve_model(config, survey, demands, precision)
     micro = _resolve_micro_batch(config, survey, demands[shape.name], precision, plan.data_parallel_size)
     batch = resolve_batch(config.train, plan, micro)

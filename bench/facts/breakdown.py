@@ -12,6 +12,7 @@ class Phase(StrEnum):
     FORWARD = "forward"
     BACKWARD = "backward"  # with whatever communication it does not hide
     OPTIMIZER = "optimizer"
+    BUBBLE = "bubble"  # between the passes of a pipeline rank's own stages: waiting for the others, sends and receives
 
 
 @fact
@@ -44,12 +45,12 @@ class Straggler:
 class StepBreakdown:
     """A few steps after the timed ones, cut at the boundaries of their phases. No headline number rests on them."""
 
-    n_steps: int  # 0 where steps of this plan cannot be cut
+    n_steps: int
     step_s: float | None = None  # median over these steps, mean over ranks: close to the timed one where the cuts cost nothing
     ranks: tuple[RankPhases, ...] = ()
     exposed_communication_s: float | None = None  # on the rank that waits least, so without the wait for slower ranks
     exposed_by: str  # how that was found, or why not
-    bubble_s: float | None = None  # None without pipeline stages
+    bubble_s: float | None = None  # mean over ranks, what the busy times of their stages leave; None without a pipeline
     straggler: Straggler | None = None  # None where the ranks' own work is alike, or cannot be compared
 
     @property

@@ -36,6 +36,9 @@ def _notes(m: Measurement, b: StepBreakdown) -> Iterator[str]:
     else:
         share = percent(b.exposed_communication_s / b.step_s if b.step_s else None)
         yield f"Exposed communication: {seconds(b.exposed_communication_s)}, {share} of the step, by {b.exposed_by}; beyond it ranks wait."
+    if b.bubble_s is not None:
+        share = percent(b.bubble_s / b.step_s if b.step_s else None)
+        yield f"Bubble: {seconds(b.bubble_s)}, {share} of the step, mean over ranks: the time between the passes of a rank's own stages."
     s = b.straggler
     if s:
         yield f"Slowest: rank {s.rank} on {s.host}, {s.ratio:.2f} x the median rank's own work ({seconds(s.own_s)})."

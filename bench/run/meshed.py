@@ -38,12 +38,12 @@ class Meshed:
         self.optimizer = make_optimizer(self.parameters, spec, device)
         self._data = TokenPool(spec, self._mesh.place("dp"), place, _positions(spec, self._mesh))
         self._n_micro_batches = spec.batch.n_micro_batches
-        self._pipeline = Pipeline(self._models, self._mesh, place, self._n_micro_batches) if n_stages > 1 else None
+        self.pipeline = Pipeline(self._models, self._mesh, place, self._n_micro_batches) if n_stages > 1 else None
 
     def run(self) -> Tensor:
         """See Passes."""
-        if self._pipeline is not None:
-            return self._pipeline.run(*self._data.step())
+        if self.pipeline is not None:
+            return self.pipeline.run(*self._data.step())
         losses = [self._micro_batch(i == self._n_micro_batches - 1) for i in range(self._n_micro_batches)]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
 

@@ -11,7 +11,12 @@ from bench.facts.hardware import Backend, Precision
 from bench.facts.run import RunSpec
 from bench.run.devices import LocalDevice
 
-AUTOCAST = {Precision.FP32: None, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+AUTOCAST = {
+    Precision.FP32: None,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.FP8: torch.bfloat16,
+}
 
 
 class Passes(Protocol):

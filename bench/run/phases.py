@@ -16,6 +16,7 @@ from bench.facts.plan import ParallelPlan, Sharding
 from bench.facts.run import RunSpec
 from bench.run.clock import PhaseClock
 from bench.run.devices import LocalDevice
+from bench.run.meshed import Meshed
 from bench.run.train import Trainer
 
 PAIRED = "paired steps with and without the gradient exchange"
@@ -38,8 +39,6 @@ def break_down(spec: RunSpec, trainer: Trainer, device: LocalDevice, host: str) 
     n_steps = spec.measure.breakdown_steps
     if n_steps == 0:
         return None
-    if spec.plan.pipeline_parallel_size > 1:
-        return StepBreakdown(n_steps=0, exposed_by="not measured: pipeline stages interleave forward and backward")
     clock, samples = PhaseClock(device), PhaseSamples(trainer.rank, host)
     apart = why_never_alone(spec.plan)
     for step in range(n_steps + 1):
@@ -69,14 +68,25 @@ def _uncoupled(trainer: Trainer) -> AbstractContextManager[None]:
 
 @contextmanager
 def _cut(trainer: Trainer, clock: PhaseClock) -> Iterator[None]:
-    """A forward pass ends data (or, with several micro-batches, the backward pass before it), the optimizer ends backward."""
-    model, seen = trainer.passes.models[0], iter((Phase.DATA,))
+    """Passes end phases of their own; the optimizer ends what was after them, as part of the backward pass."""
     optimizer = getattr(trainer.passes.optimizer, "optimizer", trainer.passes.optimizer)
+    pipeline = trainer.passes.pipeline if isinstance(trainer.passes, Meshed) else None
+    hook = optimizer.register_step_pre_hook(lambda *_: clock.mark(Phase.BACKWARD))
+    try:
+        with _cut_model(trainer, clock) if pipeline is None else pipeline.cut(clock.mark):
+            yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _cut_model(trainer: Trainer, clock: PhaseClock) -> Iterator[None]:
+    """A forward pass ends data (or, with several micro-batches, the backward pass before it)."""
+    model, seen = trainer.passes.models[0], iter((Phase.DATA,))
     hooks = (
         # before the gathering of weights, which hooks of a sharded plan do
         model.register_forward_pre_hook(lambda *_: clock.mark(next(seen, Phase.BACKWARD)), prepend=True),
         model.register_forward_hook(lambda *_: clock.mark(Phase.FORWARD)),
-        optimizer.register_step_pre_hook(lambda *_: clock.mark(Phase.BACKWARD)),
     )
     try:
         yield
@@ -107,6 +117,7 @@ def breakdown_of(everyone: Sequence[PhaseSamples], apart: str | None) -> StepBre
         ranks=ranks,
         exposed_communication_s=min(exposed, default=None),
         exposed_by=apart or PAIRED,
+        bubble_s=statistics.fmean(bubbles) if (bubbles := [r.phase_s[Phase.BUBBLE] for r in ranks if Phase.BUBBLE in r.phase_s]) else None,
         straggler=find_straggler(everyone),
     )
 

@@ -1,6 +1,8 @@
 """Pipeline parallelism: stages of layers, torch's schedules, and the two ends of a tied embedding kept equal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -9,6 +11,7 @@ from torch.distributed import ProcessGroup
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleInterleaved1F1B
 from torch.distributed.tensor import DTensor
 
+from bench.facts.breakdown import Phase
 from bench.run.mesh import Mesh
 from bench.run.transformer import Transformer
 
@@ -38,22 +41,30 @@ def own_stages(rank: int, n_ranks: int, n_virtual: int) -> tuple[int, ...]:
     return tuple(rank + n_ranks * chunk for chunk in range(n_virtual))
 
 
-def make_schedule(models: Sequence[Transformer], mesh: Mesh, device: torch.device, n_micro_batches: int) -> Schedule:
-    """1F1B over this rank's stages, interleaved where it has several."""
-    n_ranks, rank = mesh.plan.pipeline_parallel_size, mesh.place("pp")
-    indices = own_stages(rank, n_ranks, len(models))
-    n_stages = n_ranks * len(models)
-    stages = [PipelineStage(m, i, n_stages, device, group=mesh.group("pp")) for m, i in zip(models, indices, strict=True)]
+def make_stages(models: Sequence[Transformer], mesh: Mesh, device: torch.device) -> list[PipelineStage]:
+    """This rank's stages, in the order in which a micro-batch passes them."""
+    n_ranks, group = mesh.plan.pipeline_parallel_size, mesh.group("pp")
+    indices = own_stages(mesh.place("pp"), n_ranks, len(models))
+    return [PipelineStage(m, i, n_ranks * len(models), device, group=group) for m, i in zip(models, indices, strict=True)]
+
+
+def make_schedule(stages: Sequence[PipelineStage], last: Transformer, n_micro_batches: int) -> Schedule:
+    """1F1B over this rank's stages, interleaved where it has several. The loss is looked up on every call, so that it can be timed."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return last.loss(logits, targets)
+
     if len(stages) == 1:
-        return Schedule1F1B(stages[0], n_micro_batches, loss_fn=models[-1].loss)
-    return ScheduleInterleaved1F1B(list(stages), n_micro_batches, loss_fn=models[-1].loss)
+        return Schedule1F1B(stages[0], n_micro_batches, loss_fn=loss)
+    return ScheduleInterleaved1F1B(list(stages), n_micro_batches, loss_fn=loss)
 
 
 class Pipeline:
     """One optimizer step's passes through the pipeline."""
 
     def __init__(self, models: Sequence[Transformer], mesh: Mesh, device: torch.device, n_micro_batches: int) -> None:
-        self._schedule = make_schedule(models, mesh, device, n_micro_batches)
+        self._stages, self._last = make_stages(models, mesh, device), models[-1]
+        self._schedule = make_schedule(self._stages, self._last, n_micro_batches)
         self._is_first, self._is_last = models[0].embedding is not None, models[-1].head is not None
         self._even_ends = tie_ends(models, mesh) if models[0].shape.tied_embedding else None
         self._nothing = torch.zeros((), device=device)
@@ -66,6 +77,34 @@ class Pipeline:
         if self._even_ends is not None:
             self._even_ends()
         return torch.stack(losses).mean().detach() if losses else self._nothing
+
+    @contextmanager
+    def cut(self, mark: Callable[[Phase], None]) -> Iterator[None]:
+        """While it is open, every pass of this rank's stages is a phase, and what lies between them is the bubble."""
+        cuts: list[tuple[object, str, Phase, Phase]] = [
+            (self._schedule, "step", Phase.DATA, Phase.BUBBLE),
+            (self._last, "loss", Phase.BUBBLE, Phase.FORWARD),
+        ]
+        for stage in self._stages:
+            cuts.append((stage, "forward_one_chunk", Phase.BUBBLE, Phase.FORWARD))
+            cuts.append((stage, "backward_one_chunk", Phase.BUBBLE, Phase.BACKWARD))
+        for owner, name, before, after in cuts:
+            setattr(owner, name, _between(getattr(owner, name), before, after, mark))
+        try:
+            yield
+        finally:
+            for owner, name, _, _ in cuts:
+                delattr(owner, name)
+
+
+def _between(call: Callable[..., Any], before: Phase, after: Phase, mark: Callable[[Phase], None]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        mark(before)
+        out = call(*args, **kwargs)
+        mark(after)
+        return out
+
+    return timed
 
 
 def tie_ends(models: Sequence[Transformer], mesh: Mesh) -> Callable[[], None] | None:

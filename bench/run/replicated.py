@@ -13,11 +13,12 @@ from bench.facts.plan import Sharding
 from bench.facts.run import RunSpec
 from bench.run.data import TokenPool
 from bench.run.devices import LocalDevice
+from bench.run.float8 import use_float8
 from bench.run.parallel import recompute
 from bench.run.passes import make_optimizer
 from bench.run.transformer import Transformer
 
-MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16"}
+MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16", Precision.FP8: "bf16"}
 
 
 class Replicated:
@@ -32,6 +33,8 @@ class Replicated:
         )
         torch.manual_seed(spec.train.seed)
         bare = Transformer(spec.model).to(device.torch_device)
+        if spec.train.precision is Precision.FP8:
+            use_float8(bare)
         self.parameters = list(bare.parameters())
         self.n_parameters = sum(p.numel() for p in self.parameters)
         recompute(bare, spec.plan.recompute)
@@ -43,6 +46,8 @@ class Replicated:
         self.optimizer = self._make_optimizer(spec, device)
         self._data = TokenPool(spec, self._accelerator.process_index, device.torch_device)
         self._n_micro_batches = spec.batch.n_micro_batches
+        # one pass per step has nothing to accumulate, and without fp16 nothing to scale: then nothing is spent on either
+        self._is_plain = self._n_micro_batches == 1 and spec.train.precision is not Precision.FP16
         self.models = [self.model]
         wrapped = isinstance(self.model, nn.parallel.DistributedDataParallel)
         assert wrapped == (spec.world_size > 1), type(self.model)
@@ -54,10 +59,12 @@ class Replicated:
 
     def _micro_batch(self) -> Tensor:
         tokens, targets = self._data.micro_batch()
-        # with one pass per step there is nothing to accumulate, and nothing is spent on it
-        with self._accelerator.accumulate(self.model) if self._n_micro_batches > 1 else nullcontext():
+        with nullcontext() if self._is_plain else self._accelerator.accumulate(self.model):
             loss: Tensor = self.model(tokens, targets)
-            self._accelerator.backward(loss)
+            if self._is_plain:
+                loss.backward()  # type: ignore[no-untyped-call]
+            else:
+                self._accelerator.backward(loss)
         return loss.detach()
 
     def squared_gradient_norm(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 import time
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -12,6 +11,7 @@ from bench.facts.hardware import Backend, Precision
 from bench.facts.plan import ParallelPlan, Sharding
 from bench.facts.run import RunSpec
 from bench.run.devices import LocalDevice
+from bench.run.float8 import refuse_float8
 from bench.run.meshed import Meshed
 from bench.run.passes import AUTOCAST, Passes
 from bench.run.record import Health
@@ -71,12 +71,7 @@ def refuse_precision(spec: RunSpec, device: LocalDevice) -> None:
     """Nothing; raises UsageError where the device or the plan cannot train in the precision asked for."""
     asked, is_gpu = spec.train.precision, device.backend in (Backend.CUDA, Backend.ROCM)
     if asked is Precision.FP8:
-        raise UsageError(f"train.precision: fp8 given; {_fp8_reason()}; use bf16")
+        refuse_float8(device, is_replicated(spec.plan))
     if asked is Precision.FP16 and not (is_gpu and is_replicated(spec.plan)):
         raise UsageError(f"train.precision: fp16 given; its loss scaler runs on a GPU with plan=ddp, this is {device.backend}; use bf16")
     assert asked in AUTOCAST
-
-
-def _fp8_reason() -> str:
-    has = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)
-    return "float8 training is not wired up yet" if has else "this device has no fp8 matrix units"

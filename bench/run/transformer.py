@@ -37,7 +37,7 @@ class Transformer(nn.Module):
         self.positions = nn.Embedding(shape.seq_len, shape.d_model) if shape.position == Position.LEARNED else None
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
         self.norm = norm(shape)
-        self.head: nn.Linear | None = nn.Linear(shape.d_model, shape.vocab_size, bias=False)
+        self.head: nn.Linear | None = Linear(shape.d_model, shape.vocab_size, bias=False)
         self.register_buffer("order", torch.arange(shape.seq_len), persistent=False)
         self.register_buffer("rotary", rotary_table(shape) if shape.position == Position.ROPE else None, persistent=False)
         self.initialise()
@@ -123,10 +123,10 @@ class Attention(nn.Module):
         # a context-parallel plan puts its own here
         self.mix: Mix = attend if shape.attention_softcap is None else partial(attend_softcapped, cap=shape.attention_softcap)
         q_width, kv_width = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
-        self.q = nn.Linear(shape.d_model, q_width, bias=shape.bias)
-        self.k = nn.Linear(shape.d_model, kv_width, bias=shape.bias)
-        self.v = nn.Linear(shape.d_model, kv_width, bias=shape.bias)
-        self.o = nn.Linear(q_width, shape.d_model, bias=shape.bias)
+        self.q = Linear(shape.d_model, q_width, bias=shape.bias)
+        self.k = Linear(shape.d_model, kv_width, bias=shape.bias)
+        self.v = Linear(shape.d_model, kv_width, bias=shape.bias)
+        self.o = Linear(q_width, shape.d_model, bias=shape.bias)
 
     def forward(self, x: Tensor, rotary: Tensor | None) -> Tensor:
         B, S, _ = x.shape
@@ -196,9 +196,9 @@ class FeedForward(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.activate = ACTIVATIONS[shape.activation]
-        self.up = nn.Linear(shape.d_model, shape.d_ff, bias=shape.bias)
-        self.gate = nn.Linear(shape.d_model, shape.d_ff, bias=shape.bias) if shape.gated else None
-        self.down = nn.Linear(shape.d_ff, shape.d_model, bias=shape.bias)
+        self.up = Linear(shape.d_model, shape.d_ff, bias=shape.bias)
+        self.gate = Linear(shape.d_model, shape.d_ff, bias=shape.bias) if shape.gated else None
+        self.down = Linear(shape.d_ff, shape.d_model, bias=shape.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.activate(self.up(x)) if self.gate is None else self.activate(self.gate(x)) * self.up(x)
@@ -218,7 +218,7 @@ class Experts(nn.Module):
         super().__init__()
         self.top_k, self.softcap = shape.experts_top_k, shape.router_softcap
         self.slots_per_token = shape.experts_top_k * shape.expert_capacity_factor / shape.n_experts
-        self.router = nn.Linear(shape.d_model, shape.n_experts, bias=False)
+        self.router = Linear(shape.d_model, shape.n_experts, bias=False)
         self.matrices = ExpertMatrices(shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -269,6 +269,15 @@ class DenseAndExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = (self.dense(x) + self.experts(x)) * 0.5**0.5
         return out
+
+
+class Linear(nn.Linear):
+    """A linear layer; in fp32 on a CPU by oneDNN, where torch's own goes to MKL."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None and kernels.is_own_linear(x, self.weight):
+            return kernels.linear(x, self.weight)
+        return super().forward(x)
 
 
 def norm(shape: ModelShape) -> nn.Module:

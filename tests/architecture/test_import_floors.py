@@ -39,6 +39,7 @@ OUTSIDE: dict[str, set[str]] = {
     "numpy": {"stats", "cost", "run", "backtest", "accuracy"},
     "psutil": {"run"},
     "pynvml": {"run"},
+    "torchao": {"run"},
     "rich": {"report"},
     "yaml": {"store", "cli"},
     "subprocess": {"run"},

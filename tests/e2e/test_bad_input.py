@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from tests.conftest import Bench
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -26,6 +34,10 @@ from tests.conftest import Bench
             ["global_batch_size 20", "16", "use 16 or 32"],
         ),
         (["run", "model=tiny", "device=cpu", "plan.data_parallel_size=5"], ["data_parallel_size", "5", "2 devices"]),
+        (
+            ["run", "model=tiny", "device=cpu", "device.n_devices=2", "plan=tp", "plan.tensor_parallel_size=2", "train.compile=true"],
+            ["train.compile", "plan.tensor_parallel_size 2", "use false"],
+        ),
         (["run", "model=tiny", "device=cuda"], ["cuda", "use cpu"]),
         (["run", "tiny"], ["'tiny'", "key=value"]),
         (["run", "model=tiny,dense_5m"], ["several values"]),
@@ -34,24 +46,34 @@ from tests.conftest import Bench
         (["run", "--nope"], ["--nope"]),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(bench: Bench, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    done = bench(*arguments)
-    assert done.returncode == 2, done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+def test_bad_input_is_one_line_and_exit_2(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    assert main(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
     for word in words:
         assert word in lines[0]
-    assert not list(tmp_path.glob("runs/*/*/result.json"))
+    assert not list(in_folder.glob("runs/*/*/result.json"))
 
 
-def test_help_lists_verbs_and_groups(bench: Bench) -> None:
-    shown = bench("--help").stdout
+@pytest.mark.parametrize("arguments", [["runn"], ["run", "measure.stepz=3"], ["run", "model=tiny", "device=cuda"]])
+def test_the_shell_sees_the_same(bench: Bench, arguments: list[str]) -> None:
+    """The exit code of the process itself, and no traceback of anything that ends with it."""
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_help_lists_verbs_and_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    shown = capsys.readouterr().out
     for word in ("run", "model", "target", "device", "cluster", "plan", "measure", "price", "experiment", "grok1_314b", "tiny"):
         assert word in shown
 
 
-def test_cfg_prints_the_composed_configuration_and_runs_nothing(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", "--cfg", "model=tiny", "measure.steps=7")
-    assert done.returncode == 0, done.stderr
-    assert "steps: 7" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+def test_cfg_prints_the_composed_configuration_and_runs_nothing(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--cfg", "model=tiny", "measure.steps=7"]) == 0
+    assert "steps: 7" in capsys.readouterr().out
+    assert list(in_folder.iterdir()) == []

@@ -33,3 +33,8 @@ def test_peers_prints_a_row_for_each_model() -> None:
     assert len(rows) == 3
     parameters = [float(row.split()[-3]) for row in rows]
     assert max(parameters) < 1.05 * min(parameters)
+
+
+def test_repeating_a_measurement_finds_what_its_interval_says() -> None:
+    words = output("repeatability.py", "tries=1").split()
+    assert words[-3:] == ["1", "of", "1"], words

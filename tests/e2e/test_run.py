@@ -14,6 +14,7 @@ from bench.facts.result import Result
 from bench.store.results import SCHEMA, read_result, result_schema
 from tests.conftest import SMALL, Bench, run_bench
 
+BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
 Done = tuple[subprocess.CompletedProcess[str], Path]
 
 
@@ -92,7 +93,7 @@ def test_a_second_run_does_not_overwrite_the_first(small_run: Done) -> None:
 
 def test_a_library_call_returns_the_typed_result(tmp_path: Path) -> None:
     out = tmp_path / "kept"
-    result = api.run(*SMALL, "measure.steps=20", "device.n_devices=1", f"out={out}")
+    result = api.run(*SMALL, *BRIEF, "measure.steps=20", "device.n_devices=1", f"out={out}")
     assert isinstance(result, Result)
     assert result == read_result(out)
     assert result.measurement.tokens_per_s.n_steps == 20
@@ -109,7 +110,7 @@ def test_doubling_the_timed_steps_does_not_move_the_throughput(small_result: Res
 
 def test_ranks_started_by_torchrun_are_joined_not_multiplied(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "bench", "run"]
-    command += [*SMALL, "measure.steps=10", "out=kept"]
+    command += [*SMALL, *BRIEF, "measure.steps=10", "out=kept"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert read_result(tmp_path / "kept").measurement.world_size == 2
@@ -117,7 +118,7 @@ def test_ranks_started_by_torchrun_are_joined_not_multiplied(tmp_path: Path) -> 
 
 
 def test_gradient_accumulation_counts_every_micro_batch(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", *SMALL, "train.micro_batch_size=2", "train.global_batch_size=12", "measure.steps=10", "out=kept")
+    done = bench("run", *SMALL, "train.micro_batch_size=2", "train.global_batch_size=12", "measure.steps=10", *BRIEF, "out=kept")
     assert done.returncode == 0, done.stderr
     m = read_result(tmp_path / "kept").measurement
     # 3 passes x 2 sequences x 2 ranks x 128 tokens
@@ -125,13 +126,14 @@ def test_gradient_accumulation_counts_every_micro_batch(bench: Bench, tmp_path: 
 
 
 def test_experts_train_as_well(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", "model=grok_tiny", "device=cpu", "train.micro_batch_size=1", "measure.steps=5", "device.n_devices=1", "out=kept")
+    small = ("model=grok_tiny", "model.d_ff_expert=256", "model.seq_len=64", "model.vocab_size=512", "train.precision=fp32", *BRIEF)
+    done = bench("run", *small, "device=cpu", "train.micro_batch_size=1", "measure.steps=5", "device.n_devices=1", "out=kept")
     assert done.returncode == 0, done.stderr
     assert read_result(tmp_path / "kept").measurement.model.is_moe
 
 
 def test_an_open_model_is_chosen_for_the_budget(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", "device=cpu", "measure.steps=4", "measure.warmup_max_steps=6", "measure.budget_s=1", "out=kept")
+    done = bench("run", "device=cpu", "measure.steps=4", "measure.budget_s=1", *BRIEF, "out=kept")
     assert done.returncode == 0, done.stderr
     result = read_result(tmp_path / "kept")
     assert result.config["model"]["name"] == result.measurement.model.name != "auto"

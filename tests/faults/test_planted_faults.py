@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
+from bench.facts.breakdown import Phase
 from bench.facts.measurement import WarningKind
 from bench.facts.result import Result
 from bench.run.plant import fault_of
 from bench.store.results import read_result
 from tests.conftest import SMALL, Bench
 
-WITHOUT = "measure.breakdown_steps=0"
+BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=4", "measure.warmup_max_steps=4")
 
 
 def text_of(result: Result, kind: WarningKind) -> str:
@@ -44,15 +45,33 @@ def test_a_slow_rank_is_named(bench: Bench, tmp_path: Path) -> None:
     assert "warning: rank 1 on " in done.stdout
 
 
+def test_a_slow_stage_lengthens_the_bubble_of_the_other(bench: Bench, tmp_path: Path) -> None:
+    """Stage 1 sleeps 0.4 s before every step, which is not its bubble; stage 0 has nothing to do meanwhile."""
+    few = ("measure.steps=2", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2", "measure.breakdown_steps=3")
+    done = bench(
+        "run", *SMALL, "plan=pp", "plan.pipeline_parallel_size=2", *few, "out=kept", env={"BENCH_PLANT": "slow_rank:1:0.4"}
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    breakdown = read_result(tmp_path / "kept").measurement.breakdown
+    assert breakdown is not None
+    assert breakdown.step_s is not None
+    assert breakdown.bubble_s is not None
+    waits = [r.phase_s[Phase.BUBBLE] for r in breakdown.ranks]
+    assert waits[0] > 0.4 > waits[1]
+    assert breakdown.bubble_s == pytest.approx(sum(waits) / 2)
+    assert 0.2 < breakdown.bubble_s < breakdown.step_s
+    assert "Bubble: " in done.stdout
+
+
 def test_a_drift_is_a_trend(bench: Bench, tmp_path: Path) -> None:
     """Every step takes 4 ms more than the one before: 160 ms over 40 steps."""
-    done = bench("run", *SMALL, WITHOUT, "measure.steps=40", "out=kept", env={"BENCH_PLANT": "drift:0.004"})
+    done = bench("run", *SMALL, *BRIEF, "measure.steps=40", "out=kept", env={"BENCH_PLANT": "drift:0.004"})
     assert done.returncode == 0, done.stderr
     assert "from first to last" in text_of(read_result(tmp_path / "kept"), WarningKind.TREND)
 
 
 def test_parameters_that_are_no_numbers_make_the_run_invalid_and_keep_it(bench: Bench, tmp_path: Path) -> None:
-    done = bench("run", *SMALL, WITHOUT, "measure.steps=12", "out=kept", env={"BENCH_PLANT": "nan:10"})
+    done = bench("run", *SMALL, *BRIEF, "measure.steps=12", "out=kept", env={"BENCH_PLANT": "nan:8"})
     assert done.returncode == 3, done.stderr
     assert "not a training speed: the loss is nan" in done.stderr
     assert "Traceback" not in done.stderr
@@ -77,7 +96,7 @@ def busy_processes(n: int) -> Iterator[None]:
 
 def test_a_foreign_load_is_warned_of(bench: Bench, tmp_path: Path) -> None:
     with busy_processes(2):
-        done = bench("run", *SMALL, WITHOUT, "measure.steps=20", "measure.warmup_max_steps=6", "out=kept")
+        done = bench("run", *SMALL, *BRIEF, "measure.steps=20", "out=kept")
     assert done.returncode == 0, done.stderr
     assert "other processes kept " in text_of(read_result(tmp_path / "kept"), WarningKind.BUSY_MACHINE)
 

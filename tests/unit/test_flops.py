@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost.flops import Convention, attention_flops_per_token, flops_per_token, forward_flops_per_token, head_flops_per_token
 from bench.facts.model import Activation, ModelShape, NormKind, Position
 from bench.run.transformer import Transformer
+from tests.flops import flop_counter
 from tests.strategies import configured_shape
 
 DENSE = ModelShape(
@@ -34,7 +34,7 @@ SHAPES = [
 def counted_flops(shape: ModelShape, batch: int) -> int:
     """FLOPs that torch dispatches, forward and backward; the math backend so that no kernel computes scores again."""
     model, tokens = Transformer(shape), torch.randint(shape.vocab_size, (batch, shape.seq_len))
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with sdpa_kernel(SDPBackend.MATH), flop_counter() as counter:
         model(tokens, tokens).backward()
     return int(counter.get_total_flops())
 

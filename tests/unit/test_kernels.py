@@ -24,6 +24,39 @@ def heads(seq_len: int, dtype: torch.dtype = torch.float64, head_dim: int = 8, b
     return q, k, v
 
 
+@pytest.fixture
+def wide_and_narrow() -> tuple[Tensor, Tensor, Tensor]:
+    """An input [2, 5, 48], a weight of 32 rows and a gradient, in fp32."""
+    return torch.randn(2, 5, 48, requires_grad=True), torch.randn(32, 48, requires_grad=True), torch.randn(2, 5, 32)
+
+
+def test_linear_is_torchs_formula(wide_and_narrow: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, grad = wide_and_narrow
+    own, plain = kernels.linear(x, weight), torch.nn.functional.linear(x, weight)
+    torch.testing.assert_close(own, plain)
+    torch.testing.assert_close(torch.autograd.grad(own, (x, weight), grad), torch.autograd.grad(plain, (x, weight), grad))
+
+
+def test_linear_is_the_same_compiled(wide_and_narrow: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, grad = wide_and_narrow
+    own, plain = torch.compile(kernels.linear, backend="aot_eager")(x, weight), torch.nn.functional.linear(x, weight)
+    torch.testing.assert_close(own, plain)
+    torch.testing.assert_close(torch.autograd.grad(own, (x, weight), grad), torch.autograd.grad(plain, (x, weight), grad))
+
+
+def test_product_is_a_well_formed_operation() -> None:
+    torch.library.opcheck(torch.ops.proxybench.product.default, (torch.randn(6, 8), torch.randn(8, 4).t()))
+
+
+def test_only_fp32_on_a_cpu_needs_its_own_linear(wide_and_narrow: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, _ = wide_and_narrow
+    assert kernels.is_own_linear(x, weight) == torch.backends.mkldnn.is_available()
+    assert not kernels.is_own_linear(x.double(), weight.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not kernels.is_own_linear(x, weight)
+    assert not kernels.is_own_linear(x.to("meta"), weight.to("meta"))
+
+
 # 300 queries go in blocks of 128, 128 and 44
 @pytest.mark.parametrize("seq_len", [1, 40, 300])
 def test_attention_is_torchs_formula(seq_len: int) -> None:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cost.flops import Convention, attention_flops_per_token, head_flops_per_token, layer_flops_per_token
 from bench.cost.parameters import (
@@ -38,6 +37,7 @@ from bench.run.environment import capture_environment
 from bench.run.shard import ShardTransformer
 from bench.run.slice import build_shard, measure_slice
 from bench.run.transformer import Transformer
+from tests.flops import flop_counter
 from tests.strategies import configured_shape, model_shapes
 
 CPU = LocalDevice(Backend.CPU, 0)
@@ -178,10 +178,10 @@ def test_the_share_that_is_built_has_the_parameters_and_products_counted(plan: P
     # all parameters but the last norm's 32
     assert sum(p.numel() for p in model.parameters()) - 32 == shard_layer_parameters(shape, plan) + shard_ends_parameters(shape, plan)
     products = [p for p in shard_products(shape, plan, 2) if p.name != "head"]
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         model.run_layers(torch.randn(2, model.shape.seq_len // plan.tensor_parallel_size, 32))
     counted = counter.get_flop_counts()["Global"]
-    ran = sum(flops for op, flops in counted.items() if str(op).split(".")[-1] in ("mm", "addmm", "bmm"))
+    ran = sum(flops for op, flops in counted.items() if str(op).split(".")[-1] in ("mm", "addmm", "bmm", "_linear_pointwise"))
     assert ran >= sum(p.n_alike * p.flops for p in products)
     # at most all scores; what is masked may be left out
     full = 2 * attention_flops_per_token(model.shape, Convention.FULL, shape.seq_len) * 2 * model.shape.seq_len
