@@ -17,6 +17,7 @@ from bench.report.breakdown import breakdown_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
+from bench.report.trace_tables import trace_table
 from bench.worker import work
 
 
@@ -54,6 +55,16 @@ def slice_target(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def trace(options: argparse.Namespace) -> int:
+    """Count what one rank of the target would send and multiply on n_devices devices, none of them here."""
+    if options.cfg:
+        return _show(options.overrides)
+    traced, run_dir = api.trace(*options.overrides)
+    print_tables(trace_table(traced))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
 def worker(options: argparse.Namespace) -> int:
     """One rank; started by `bench run`, `probe` or `slice`, never by hand."""
     return work(Path(options.overrides[0]), *options.overrides[1:])
@@ -66,7 +77,13 @@ def _show(overrides: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-VERBS: dict[str, Callable[[argparse.Namespace], int]] = {"run": run, "probe": probe, "slice": slice_target, "worker": worker}
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run,
+    "probe": probe,
+    "slice": slice_target,
+    "trace": trace,
+    "worker": worker,
+}
 
 
 class _Parser(argparse.ArgumentParser):

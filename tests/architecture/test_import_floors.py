@@ -19,8 +19,9 @@ FLOORS: dict[str, set[str]] = {
     "report": {"errors", "facts", "stats"},
     "config": {"errors", "facts", "stats", "codec"},
     "probing": {"errors", "facts", "stats", "codec", "cost", "run", "report", "config"},
+    "tracing": {"errors", "facts", "cost", "run", "config"},
     "worker": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
-    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker"},
+    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "tracing", "worker"},
     "cli": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api"},
     "__main__": {"cli"},
 }
