@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.facts.plan import ParallelPlan, Recompute
 from bench.facts.trace import CollectiveCalls, StepTrace
-from bench.report.format import count, scaled, significant
+from bench.report.format import scaled, significant
 from bench.report.markdown import markdown_table
 from bench.report.tables import Table
 
@@ -59,4 +59,4 @@ def _agreement(program: Sequence[CollectiveCalls], formula: Sequence[CollectiveC
     lacking, extra = [c for c in program if c not in formula], [c for c in formula if c not in program]
     if not lacking and not extra:
         return "The formulas (bench/cost/traffic.py) give the same collectives, calls and bytes."
-    return f"not valid: the formulas (bench/cost/traffic.py) lack {count(len(lacking))} of these rows and have {count(len(extra))} others"
+    return f"not valid: the formulas (bench/cost/traffic.py) lack {len(lacking)} of these rows and have {len(extra)} others"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.distributed_c10d import _resolve_process_group  # type: ignore[attr-defined]
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -83,6 +84,7 @@ def count_step(model: nn.Module, tokens: Tensor, mesh: Mesh) -> StepCounts:
 
     Attention runs as plain products, so that every score is counted once and none is computed again.
     """
+    _clear_sharding_prop_cache()  # type: ignore[no-untyped-call]  # DTensor remembers the groups of an earlier mesh of the same ranks
     optimizer = torch.optim.AdamW([{"params": [p]} for p in model.parameters()])  # one group each: meshes must not mix
     with sdpa_kernel(SDPBackend.MATH):
         _step(model, tokens, optimizer, None)  # DTensor tries every operation on stand-ins the first time
