@@ -7,10 +7,14 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from bench.codec import decode_text, encode_text
+from bench.cost.traffic import step_collectives
 from bench.facts.model import ModelShape
 from bench.facts.plan import ParallelPlan, Recompute, Sharding
+from bench.facts.profile import Collective
 from bench.facts.trace import StepCounts
 from bench.run.mesh import make_mesh
 from bench.run.parallel import lay_out
@@ -41,6 +45,30 @@ REAL_PLANS = {
 def test_a_deep_model_is_what_two_shallow_ones_say(shape: ModelShape, plan: ParallelPlan) -> None:
     deep = replace(shape, n_layers=DEEP)
     assert (trace_step(deep, plan, 1),) == trace_depths(deep, plan, 1, (DEEP,))
+
+
+def test_buckets_of_ddp_add_up_to_the_gradients_that_the_formula_reduces() -> None:
+    # the plan ddp is not traced: its reducer takes real tensors only, and a hook in the place of the all-reduce
+    buckets: list[int] = []
+
+    def hook(_: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        buckets.append(bucket.buffer().nbytes)
+        done: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    plan = ParallelPlan(data_parallel_size=64)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=plan.world_size)
+    try:
+        model = DistributedDataParallel(Transformer(DENSE), gradient_as_bucket_view=True)
+        model.register_comm_hook(None, hook)
+        tokens = torch.zeros((1, DENSE.seq_len), dtype=torch.int64)
+        model(tokens, tokens).backward()
+    finally:
+        dist.destroy_process_group()
+    reduced = step_collectives(DENSE, plan, 1)
+    assert {c.collective for c in reduced} == {Collective.ALL_REDUCE}
+    assert sum(buckets) == sum(c.total_bytes for c in reduced)
 
 
 def real_rank(rank: int, folder: str) -> None:
