@@ -15,6 +15,8 @@ from bench.tracing import traced_plan, traced_step
 
 SMALL = ("target.model.d_model=96", "target.model.head_dim=2", "target.model.d_ff_expert=64", "target.model.seq_len=64")
 
+EIGHT_SHARED = ("plan.expert_parallel_size=8", "plan.sharding=zero3", "plan.data_parallel_replicate_size=4")
+
 
 @pytest.fixture(scope="module")
 def traced() -> StepTrace:
@@ -42,6 +44,7 @@ def test_without_a_number_the_devices_are_those_of_the_cluster() -> None:
         (["plan=tp", "n_devices=9"], "tensor_parallel_size 2 = 2 does not divide the 9 devices"),
         (["plan=tp", "plan.tensor_parallel_size=16", "n_devices=32"], "16 does not divide model.n_kv_heads 8; use 8"),
         (["plan=tp", "target=gpt3_175b", "n_devices=8"], "does not divide model.vocab_size 50257; use 1 or 29"),
+        (["plan=ep", *EIGHT_SHARED, "n_devices=16"], "data_parallel_replicate_size: 4 does not divide the 2 ranks .*; use 2"),
         (["plan=ep", "target=llama3_70b", "n_devices=8"], "has no experts"),
         (["plan=fsdp", "n_devices=8", "train.precision=fp32"], "train.precision: fp32 given; a target trains in bf16"),
         (["plan=fsdp", "n_devices=8", "train.global_batch_size=16"], "train.global_batch_size: 16 given; a trace is of one pass"),
