@@ -16,8 +16,8 @@ from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, Utilization
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
-from bench.forecast import projections
 from bench.facts.trace import StepTrace
+from bench.forecast import projections
 from bench.report.markdown import markdown_report
 from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import terminal_progress
