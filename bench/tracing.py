@@ -37,8 +37,8 @@ def traced_plan(config: Config) -> ParallelPlan:
     plan = resolve_plan(config.plan, _n_devices(config))
     if plan.pipeline_parallel_size > 1:
         raise UsageError(
-            f"plan.pipeline_parallel_size: {plan.pipeline_parallel_size} given; torch's stages tell one another "
-            "shapes in messages, which pretended tensors cannot be read from; use 1, or plan=fsdp_tp"
+            f"plan.pipeline_parallel_size: {plan.pipeline_parallel_size} given; torch's stages vote on their "
+            "shapes first, by a message whose value a pretended tensor does not have; use 1, or plan=fsdp_tp"
         )
     if is_replicated(plan):
         raise UsageError(

@@ -22,7 +22,7 @@ from bench.run.trace import count_step, trace_depths, trace_step
 from bench.run.transformer import Transformer
 from tests.unit.test_traffic import DENSE, GROK1, GROK2, ep_tp_cp, fsdp, fsdp_tp, zero2
 
-DEEP = 5
+DEEP = 4
 REAL_PLANS = {
     "fsdp": (DENSE, ParallelPlan(data_parallel_size=4, sharding=Sharding.ZERO3)),
     "hsdp": (DENSE, ParallelPlan(data_parallel_size=4, data_parallel_replicate_size=2, sharding=Sharding.ZERO3)),

@@ -27,7 +27,7 @@ GROK1 = replace(
     DENSE, name="grok-1", d_ff=0, n_experts=8, experts_top_k=2, d_ff_expert=256, sandwich_norm=True, attention_softcap=30.0,
     tied_embedding=True,
 )  # fmt: skip
-GROK2 = replace(GROK1, name="grok-2", d_ff=1024, n_layers=3, expert_capacity_factor=1.25)
+GROK2 = replace(GROK1, name="grok-2", d_ff=1024, expert_capacity_factor=1.25)
 ZERO3 = Sharding.ZERO3
 
 
