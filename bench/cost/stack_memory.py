@@ -12,7 +12,7 @@ from bench.facts.units import GIB
 
 CONTEXT_BYTES = 2 * GIB  # CUDA context, kernels, communication buffers: what the allocator does not see
 # Of the logarithm of the need: a probit of "ran out" over 1,399 runs, those that fit and those that did not weighing alike.
-NEED_LOG_SD = 0.13
+NEED_LOG_SD = 0.14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +47,19 @@ FUSED = StackMemory(
 )
 # PyTorch without a compiler: a bf16 gradient beside the fp32 one that it is added to; logits in bf16, fp32, their exponentials and
 # gradient (10 to 16 bytes); two gathered inputs of column-parallel products and their gradients, in bf16.
-# Fitted to the 1,027 reserved figures: waiting_bytes, reserved_fraction and reserved_bytes; to the verdicts: need_fraction.
+# Fitted to the 1,027 reserved figures, which they meet within 6.5 % in the median and 20.5 % at the 90th percentile: waiting_bytes,
+# reserved_fraction, reserved_bytes. Fitted to 1,399 verdicts, of which 97.6 % come out right, both kinds weighing alike: need_fraction.
 EAGER = StackMemory(
     gradient_bytes=6,
     element_wise_kept=True,
     live_layers=1,
     logit_bytes=12,
     gathered_bytes=8,
-    waiting_bytes=2.3,
+    waiting_bytes=1.84,
     balanced_stages=True,
-    reserved_fraction=0.02,
-    reserved_bytes=0.28 * GIB,
-    need_fraction=0.12,
+    reserved_fraction=0.0043,
+    reserved_bytes=0.267 * GIB,
+    need_fraction=0.18,
 )
 
 
