@@ -22,7 +22,7 @@ from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Device
 from bench.facts.prediction import Prior, Widths
 from bench.facts.published import Observed, Protocol, PublishedSetup, RowPrediction
-from bench.store.published import observed_of, setup_of, shipped_rows
+from bench.store.published import observed_of, setup_of, shipped_failures, shipped_rows
 
 ROWS_PER_STACK = 150  # of which the fit takes at most so many, evenly spread: a sweep is not a thousand stacks
 SWEEP_DEVICES = 64
@@ -53,6 +53,14 @@ def published_rows() -> tuple[Row, ...]:
     """Every shipped run with a speed and a device count."""
     rows = ((setup_of(cells), observed_of(cells), cells) for cells in shipped_rows())
     return tuple(Row(setup, observed, cells) for setup, observed, cells in rows if observed and setup.n_devices)
+
+
+@cache
+def sweep_memory() -> tuple[tuple[tuple[float, RowMemory], ...], tuple[RowMemory, ...]]:
+    """(bytes that the first stage reserved, the estimate) of every run of the sweep that tells them; the estimates of its failures."""
+    runs = [row for row in published_rows() if row.setup.kind == "sweep" and row.observed.reserved_bytes]
+    ran = tuple((row.observed.reserved_bytes or 0.0, row_memory(row.setup, device_names())) for row in runs)
+    return ran, tuple(row_memory(setup_of(cells), device_names()) for cells in shipped_failures())
 
 
 def predict_rows(targets: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str, str]], prior: Prior) -> list[RowPrediction]:
