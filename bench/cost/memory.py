@@ -148,15 +148,15 @@ def _layer_bytes_per_token(shape: ModelShape, by: StackMemory) -> int:
 
     Inputs and outputs of the norms, queries, keys, values, attention output; the inputs of the down projection and of
     the activation before it; copies of the tokens that travel to experts. Without fused element-wise kernels also the rotated
-    queries and keys, the attention output put in order, and the output of the activation.
+    queries and keys, the attention output put in order, and the activated gate.
     Source: Korthikanti et al. 2022, arXiv 2205.05198, section 4.1, less dropout and scores, with grouped queries.
     """
     n_norms = 4 if shape.sandwich_norm else 2
     attention = 2 * (shape.n_heads + shape.n_kv_heads) * shape.head_dim
     columns = (3 if shape.gated else 2) * (shape.d_ff + shape.experts_top_k * shape.d_ff_expert)
     travelling = 2 * shape.experts_top_k * shape.d_model
-    rotated = (2 * shape.n_heads + shape.n_kv_heads) * shape.head_dim + shape.d_ff + shape.experts_top_k * shape.d_ff_expert
-    eager = rotated if by.element_wise_kept else 0
+    activated = shape.gated * (shape.d_ff + shape.experts_top_k * shape.d_ff_expert)
+    eager = by.element_wise_kept * ((2 * shape.n_heads + shape.n_kv_heads) * shape.head_dim + activated)
     return WEIGHT_BYTES * (2 * n_norms * shape.d_model + attention + columns + travelling + eager)
 
 

@@ -174,6 +174,11 @@ def test_eager_layer_keeps_rotated_and_activated_values_too() -> None:
     assert kept_bytes_per_token(TINY, layout(), EAGER) == 112 + 2 * 20
 
 
+def test_eager_layer_without_a_gate_has_no_activated_gate() -> None:
+    # without the third column of 8: 96; q, k and output 3 * 4 on top
+    assert kept_bytes_per_token(replace(TINY, gated=False), layout(), EAGER) == 96 + 2 * 12
+
+
 def test_eager_layer_is_22_times_its_width_and_8_times_its_columns() -> None:
     wide = replace(TINY, d_model=256, head_dim=128, d_ff=1024)
     assert kept_bytes_per_token(wide, layout(), EAGER) == 22 * 256 + 8 * 1024
@@ -195,8 +200,9 @@ def test_reserved_memory_is_that_of_the_first_stage() -> None:
     assert first_stage_reserved_bytes(TINY, plan, EAGER) == pytest.approx(expected)
 
 
-def test_only_uncompiled_torch_is_eager() -> None:
+def test_only_uncompiled_torch_with_fp32_gradients_is_eager() -> None:
     assert stack_memory(STACK) is EAGER
+    assert stack_memory(replace(STACK, gradient_bytes=2)) is FUSED
     assert stack_memory(replace(STACK, compiled=True)) is FUSED
     assert stack_memory(replace(STACK, family=StackFamily.MEGATRON)) is FUSED
 
