@@ -16,14 +16,17 @@ from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, Utilization
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
+from bench.facts.trace import StepTrace
 from bench.forecast import projections
 from bench.report.markdown import markdown_report
 from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import terminal_progress
+from bench.report.trace_tables import trace_report
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import RankPlace, find_place, launch_ranks
 from bench.run.launches import pooled
 from bench.store import profiles, results
+from bench.tracing import traced_plan, traced_step
 from bench.worker import TASKS, measure
 
 
@@ -163,6 +166,27 @@ def slice_target(*overrides: str) -> tuple[SliceMeasurement, Path] | None:
     measured = profiles.read_slice(run_dir)
     results.write_whole(run_dir / results.REPORT, slice_report(measured))
     return measured, run_dir
+
+
+def trace(*overrides: str) -> tuple[StepTrace, Path]:
+    """What one rank of the target sends and multiplies in a step on so many devices, and the run directory that keeps it.
+
+    Nothing is computed or sent. Raises UsageError before anything is traced.
+    """
+    plain = compose_plain(overrides)
+    config, place = load(plain), find_place(os.environ)
+    if place and place.world_size > 1:
+        raise UsageError(
+            f"trace: a launcher has started {place.world_size} ranks; one process traces, whatever n_devices is: start it alone"
+        )
+    plan = traced_plan(config)
+    run_dir = results.make_run_dir(config.out, config.name)
+    profiles.refuse_to_overwrite(run_dir)
+    results.write_config(run_dir, plain)
+    traced = traced_step(config, plan)
+    profiles.write_trace(run_dir, traced)
+    results.write_whole(run_dir / results.REPORT, trace_report(traced))
+    return traced, run_dir
 
 
 def _in_ranks(task: str, overrides: Sequence[str]) -> Path | None:

@@ -19,6 +19,7 @@ from bench.report.plan_tables import plan_tables, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
+from bench.report.trace_tables import trace_table
 from bench.worker import work
 
 
@@ -73,6 +74,16 @@ def predict(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def trace(options: argparse.Namespace) -> int:
+    """Count what one rank of the target would send and multiply on n_devices devices, none of them here."""
+    if options.cfg:
+        return _show(options.overrides)
+    traced, run_dir = api.trace(*options.overrides)
+    print_tables(trace_table(traced))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
 def plan(options: argparse.Namespace) -> int:
     """Search the fastest plan of the target that fits a cluster."""
     if options.cfg:
@@ -115,6 +126,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": plan,
     "backtest": backtest,
     "fit-priors": fit_priors,
+    "trace": trace,
     "worker": worker,
 }
 

@@ -90,6 +90,12 @@ def check_split(shape: ModelShape, plan: ParallelPlan, n_micro_batches: int) -> 
             raise UsageError(f"plan.{name}: {size} does not divide model.{whole_name} {whole}; use {nearest_divisors(size, whole)}")
     if ep > 1 and not shape.is_moe:
         raise UsageError(f"plan.expert_parallel_size: {ep} given; {shape.name} has no experts; use 1, or model=grok_tiny")
+    copies, holders = plan.data_parallel_replicate_size, plan.data_parallel_size // ep * cp
+    if holders % copies:
+        raise UsageError(
+            f"plan.data_parallel_replicate_size: {copies} does not divide the {holders} ranks that hold one share of the experts; "
+            f"use {nearest_divisors(copies, holders)}"
+        )
     if tp > 1 and (shape.bias or shape.norm is NormKind.LAYER):
         raise UsageError(f"plan.tensor_parallel_size: {tp} given; biases and LayerNorm are not split; use a model with RMSNorm")
     if plan.n_virtual_stages > 1 and (pp == 1 or n_micro_batches % pp):

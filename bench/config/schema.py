@@ -132,8 +132,12 @@ class Config:
     rows: str | None
     calibration: str | None
     result: str | None
+    n_devices: int | None
     name: str
     out: str | None
+
+    def __post_init__(self) -> None:
+        require(self.n_devices is None or self.n_devices >= 1, f"n_devices {self.n_devices} must be at least 1, or null")
 
     @property
     def clusters(self) -> tuple[Cluster, ...]:

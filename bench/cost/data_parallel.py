@@ -1,4 +1,8 @@
-"""Exposed seconds of sharing gradients and weights over replicas, and of the optimizer."""
+"""Exposed seconds of sharing gradients and weights over replicas, and of the optimizer.
+
+Nothing hides more traffic than it takes itself: hidden fractions count as 1 where a fit puts them higher, so that a faster
+device is never slower.
+"""
 
 import numpy as np
 
@@ -41,7 +45,7 @@ def _gradients_s(work: Workload, by: Coefficients, links: Links, beat_s: Array) 
     """Exposed seconds of reducing gradients once per step, copied or sharded."""
     traffic = np.where(work.shards_optimizer > 0, _zero1_s(work, by, links), _copied_s(work, by, links))
     bucketed = (work.shards_optimizer > 0) & (work.one_reduce_scatter < 1) & (work.hides_zero1 < 1)
-    share = np.where(bucketed, by["hidden_zero1_fraction"], by["hidden_gradient_fraction"])
+    share = np.minimum(1.0, np.where(bucketed, by["hidden_zero1_fraction"], by["hidden_gradient_fraction"]))
     backward = BACKWARD_SHARE * beat_s
     hidden = np.where(work.hides_gradients > 0, share * backward * _head_start(work), 1e-9)
     return np.asarray(excess(traffic, hidden) + by["contention_fraction"] * np.minimum(traffic, backward))
@@ -90,7 +94,8 @@ def _sharded_weights_s(work: Workload, by: Coefficients, links: Links, beat_s: A
     once = once + all_gather_s(work.gradient_bytes * parameters, ranks, inner, links, congested)
     further = 3 * (work.n_layers - 1) * ring_latency_s(ranks, inner, links, congested) + 3 * work.n_layers * links.scale_up_latency_s
     traffic = once + further
-    per_pass = excess(traffic, by["hidden_fsdp_fraction"] * beat_s) + by["contention_fraction"] * np.minimum(traffic, beat_s)
+    hidden = np.minimum(1.0, by["hidden_fsdp_fraction"]) * beat_s
+    per_pass = excess(traffic, hidden) + by["contention_fraction"] * np.minimum(traffic, beat_s)
     copies = np.maximum(1.0, work.replicas / ranks)
     alone = np.ones_like(copies)
     reduced = 2 * all_gather_s(work.gradient_bytes * parameters / ranks, copies, alone, links)

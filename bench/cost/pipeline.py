@@ -42,11 +42,11 @@ def mean_stage_s(layer_s: Array, head_s: Array, n_layers: Array, pp: Array) -> A
 def beat_s(layer_s: Array, head_s: Array, work: Workload) -> Array:
     """Seconds of one pass through the slowest stage, the beat of the pipeline; never less than the mean stage's.
 
-    Equal stages hold ceil(n_layers / pp) layers and the last one the head too. Balanced ones deal whole layers out so that the
-    slowest is as fast as it can be.
+    Equal stages hold ceil(n_layers / pp) layers, the last one what is left and the head. Balanced ones deal whole layers out so
+    that the slowest is as fast as it can be.
     """
     mean = mean_stage_s(layer_s, head_s, work.n_layers, work.pp)
-    equal = np.ceil(work.n_layers / work.pp) * layer_s + head_s
+    equal = np.maximum(np.ceil(work.n_layers / work.pp) * layer_s, np.floor(work.n_layers / work.pp) * layer_s + head_s)
     balanced = _balanced_beat_s(layer_s, head_s, work.n_layers, work.pp)
     slowest = np.where(work.balanced_stages > 0, balanced, equal)
     return np.asarray(np.where(work.pp > 1, np.maximum(slowest, mean), mean))

@@ -5,7 +5,7 @@ all plans of a search alike. Rates are of one device and one direction unless th
 """
 
 from dataclasses import dataclass, fields
-from typing import TypedDict
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from bench.facts.stack import Stack, StackFamily
 REFERENCE_YEAR = 2024  # years of a stack are counted from here
 # Network message of the clusters behind the fitted coefficients: ib_write_lat, 5 us at most (oracle-quickstart/oci-hpc at b5285a6).
 FITTED_LATENCY_S = 5e-6
+
+Columns: TypeAlias = dict[str, Array]  # some of the fields of a Workload, by name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,117 +142,55 @@ def concatenate(works: list[Workload]) -> Workload:
     return Workload(**{name: np.array([float(getattr(work, name)) for work in works]) for name in names})
 
 
-class ModelColumns(TypedDict):
-    """Fields of a Workload that a model decides."""
-
-    n_layers: Array
-    d_model: Array
-    kv_width: Array
-    score_heads: Array
-    ff_columns: Array
-    expert_columns: Array
-    projection_flops: Array
-    attention_flops: Array
-    dense_flops: Array
-    expert_flops: Array
-    head_flops: Array
-    layer_parameters: Array
-    expert_parameters: Array
-    end_parameters: Array
-    vocab_size: Array
-    seq_len: Array
-    experts_top_k: Array
-
-
-def model_columns(shape: ModelShape) -> ModelColumns:
+def model_columns(shape: ModelShape) -> Columns:
     """What a model decides."""
     experts, gates = shape.n_experts * expert_parameters(shape), 1 + shape.gated
-    return ModelColumns(
-        n_layers=_array(shape.n_layers),
-        d_model=_array(shape.d_model),
-        kv_width=_array(2 * shape.n_kv_heads * shape.head_dim),
-        score_heads=_array(shape.n_heads),
-        ff_columns=_array(gates * shape.d_ff),
-        expert_columns=_array(gates * shape.experts_top_k * shape.d_ff_expert),
-        projection_flops=_array(attention_projection_flops_per_token(shape)),
-        attention_flops=_array(attention_flops_per_token(shape, Convention.CAUSAL)),
-        dense_flops=_array(dense_flops_per_token(shape)),
-        expert_flops=_array(expert_flops_per_token(shape)),
-        head_flops=_array(head_flops_per_token(shape)),
-        layer_parameters=_array(layer_parameters(shape) - experts),
-        expert_parameters=_array(experts),
-        end_parameters=_array(embedding_parameters(shape) + head_parameters(shape)),
-        vocab_size=_array(shape.vocab_size),
-        seq_len=_array(shape.seq_len),
-        experts_top_k=_array(shape.experts_top_k),
-    )
+    return {
+        "n_layers": _array(shape.n_layers),
+        "d_model": _array(shape.d_model),
+        "kv_width": _array(2 * shape.n_kv_heads * shape.head_dim),
+        "score_heads": _array(shape.n_heads),
+        "ff_columns": _array(gates * shape.d_ff),
+        "expert_columns": _array(gates * shape.experts_top_k * shape.d_ff_expert),
+        "projection_flops": _array(attention_projection_flops_per_token(shape)),
+        "attention_flops": _array(attention_flops_per_token(shape, Convention.CAUSAL)),
+        "dense_flops": _array(dense_flops_per_token(shape)),
+        "expert_flops": _array(expert_flops_per_token(shape)),
+        "head_flops": _array(head_flops_per_token(shape)),
+        "layer_parameters": _array(layer_parameters(shape) - experts),
+        "expert_parameters": _array(experts),
+        "end_parameters": _array(embedding_parameters(shape) + head_parameters(shape)),
+        "vocab_size": _array(shape.vocab_size),
+        "seq_len": _array(shape.seq_len),
+        "experts_top_k": _array(shape.experts_top_k),
+    }
 
 
-class PlanColumns(TypedDict):
-    """Fields of a Workload that a plan decides."""
-
-    dp: Array
-    tp: Array
-    pp: Array
-    n_virtual: Array
-    cp: Array
-    ep: Array
-    micro_batch: Array
-    n_micro: Array
-    full_recompute: Array
-    selective_recompute: Array
-    shards_weights: Array
-    shards_optimizer: Array
-    one_reduce_scatter: Array
-    shard_ranks: Array
-
-
-def plan_columns(layout: Layout, stack: Stack) -> PlanColumns:
+def plan_columns(layout: Layout, stack: Stack) -> Columns:
     """What a layout decides; Megatron-like stacks reduce a sharded optimizer's gradients in one call."""
     shards_optimizer = layout.is_sharding(Sharding.ZERO1) | layout.is_sharding(Sharding.ZERO2)
-    return PlanColumns(
-        dp=layout.dp,
-        tp=layout.tp,
-        pp=layout.pp,
-        n_virtual=layout.n_virtual,
-        cp=layout.cp,
-        ep=layout.ep,
-        micro_batch=layout.micro_batch,
-        n_micro=layout.n_micro,
-        full_recompute=layout.is_recompute(Recompute.FULL).astype(np.float64),
-        selective_recompute=layout.is_recompute(Recompute.SELECTIVE).astype(np.float64),
-        shards_weights=layout.is_sharding(Sharding.ZERO3).astype(np.float64),
-        shards_optimizer=shards_optimizer.astype(np.float64),
-        one_reduce_scatter=(shards_optimizer & (stack.family is StackFamily.MEGATRON)).astype(np.float64),
-        shard_ranks=layout.replicas / layout.replicate,
-    )
+    return {
+        "dp": layout.dp,
+        "tp": layout.tp,
+        "pp": layout.pp,
+        "n_virtual": layout.n_virtual,
+        "cp": layout.cp,
+        "ep": layout.ep,
+        "micro_batch": layout.micro_batch,
+        "n_micro": layout.n_micro,
+        "full_recompute": layout.is_recompute(Recompute.FULL).astype(np.float64),
+        "selective_recompute": layout.is_recompute(Recompute.SELECTIVE).astype(np.float64),
+        "shards_weights": layout.is_sharding(Sharding.ZERO3).astype(np.float64),
+        "shards_optimizer": shards_optimizer.astype(np.float64),
+        "one_reduce_scatter": (shards_optimizer & (stack.family is StackFamily.MEGATRON)).astype(np.float64),
+        "shard_ranks": layout.replicas / layout.replicate,
+    }
 
 
-class SiteColumns(TypedDict):
-    """Fields of a Workload that devices and links decide."""
-
-    node_devices: Array
-    domain_devices: Array
-    scale_up_bytes_per_s: Array
-    node_out_bytes_per_s: Array
-    out_latency_s: Array
-    oversubscription: Array
-    matmul_flops_per_s: Array
-    linear_flops_per_s: Array
-    memory_bytes_per_s: Array
-    memory_bytes: Array
-    is_fp8: Array
-    is_volta: Array
-    is_ampere: Array
-    is_blackwell: Array
-    is_cdna: Array
-    ring_step_s: Array
-
-
-def site_columns(cluster: Cluster, precision: Precision) -> SiteColumns:
+def site_columns(cluster: Cluster, precision: Precision) -> Columns:
     """What a cluster decides, training in a precision. Raises UsageError where nobody measured the device in it."""
     device, node = cluster.device, cluster.devices_per_node
-    return SiteColumns(
+    return dict(
         node_devices=_array(node),
         domain_devices=_array(cluster.scale_up_domain),
         scale_up_bytes_per_s=_array(cluster.scale_up.bytes_per_s.value),
@@ -262,34 +202,20 @@ def site_columns(cluster: Cluster, precision: Precision) -> SiteColumns:
     )
 
 
-class DeviceColumns(TypedDict):
-    """Fields of a Workload that one device decides."""
-
-    matmul_flops_per_s: Array
-    linear_flops_per_s: Array
-    memory_bytes_per_s: Array
-    memory_bytes: Array
-    is_fp8: Array
-    is_volta: Array
-    is_ampere: Array
-    is_blackwell: Array
-    is_cdna: Array
-
-
-def device_columns(device: Device, precision: Precision) -> DeviceColumns:
+def device_columns(device: Device, precision: Precision) -> Columns:
     """What a device decides."""
     half = matmul_flops_per_s(device, Precision.FP16 if Precision.BF16 not in device.matmul_flops_per_s else Precision.BF16)
-    return DeviceColumns(
-        matmul_flops_per_s=_array(half),
-        linear_flops_per_s=_array(matmul_flops_per_s(device, precision) if precision is Precision.FP8 else half),
-        memory_bytes_per_s=_array(device.memory_bytes_per_s.value),
-        memory_bytes=_array(device.memory_bytes.value),
-        is_fp8=_array(precision is Precision.FP8),
-        is_volta=_array(device.architecture is Architecture.VOLTA),
-        is_ampere=_array(device.architecture is Architecture.AMPERE),
-        is_blackwell=_array(device.architecture is Architecture.BLACKWELL),
-        is_cdna=_array(device.architecture is Architecture.CDNA),
-    )
+    return {
+        "matmul_flops_per_s": _array(half),
+        "linear_flops_per_s": _array(matmul_flops_per_s(device, precision) if precision is Precision.FP8 else half),
+        "memory_bytes_per_s": _array(device.memory_bytes_per_s.value),
+        "memory_bytes": _array(device.memory_bytes.value),
+        "is_fp8": _array(precision is Precision.FP8),
+        "is_volta": _array(device.architecture is Architecture.VOLTA),
+        "is_ampere": _array(device.architecture is Architecture.AMPERE),
+        "is_blackwell": _array(device.architecture is Architecture.BLACKWELL),
+        "is_cdna": _array(device.architecture is Architecture.CDNA),
+    }
 
 
 def matmul_flops_per_s(device: Device, precision: Precision) -> float:
@@ -302,39 +228,22 @@ def matmul_flops_per_s(device: Device, precision: Precision) -> float:
     return rate.value
 
 
-class StackColumns(TypedDict):
-    """Fields of a Workload that software decides."""
-
-    is_torch: Array
-    is_deepspeed: Array
-    is_jax: Array
-    is_compiled: Array
-    years: Array
-    stores_scores: Array
-    sequence_parallel: Array
-    balanced_stages: Array
-    blocking_sends: Array
-    hides_gradients: Array
-    hides_zero1: Array
-    gradient_bytes: Array
-
-
-def stack_columns(stack: Stack) -> StackColumns:
+def stack_columns(stack: Stack) -> Columns:
     """What a stack decides."""
-    return StackColumns(
-        is_torch=_array(stack.family is StackFamily.TORCH),
-        is_deepspeed=_array(stack.family is StackFamily.DEEPSPEED),
-        is_jax=_array(stack.family is StackFamily.JAX),
-        is_compiled=_array(stack.compiled),
-        years=_array(stack.year - REFERENCE_YEAR),
-        stores_scores=_array(not stack.fused_attention),
-        sequence_parallel=_array(stack.sequence_parallel),
-        balanced_stages=_array(stack.balanced_stages),
-        blocking_sends=_array(0.0),
-        hides_gradients=_array(stack.hides_gradients),
-        hides_zero1=_array(stack.hides_zero1),
-        gradient_bytes=_array(stack.gradient_bytes),
-    )
+    return {
+        "is_torch": _array(stack.family is StackFamily.TORCH),
+        "is_deepspeed": _array(stack.family is StackFamily.DEEPSPEED),
+        "is_jax": _array(stack.family is StackFamily.JAX),
+        "is_compiled": _array(stack.compiled),
+        "years": _array(stack.year - REFERENCE_YEAR),
+        "stores_scores": _array(not stack.fused_attention),
+        "sequence_parallel": _array(stack.sequence_parallel),
+        "balanced_stages": _array(stack.balanced_stages),
+        "blocking_sends": _array(0.0),
+        "hides_gradients": _array(stack.hides_gradients),
+        "hides_zero1": _array(stack.hides_zero1),
+        "gradient_bytes": _array(stack.gradient_bytes),
+    }
 
 
 def workload_of(shape: ModelShape, layout: Layout, cluster: Cluster, stack: Stack, precision: Precision = Precision.BF16) -> Workload:

@@ -54,5 +54,15 @@ class ContextAttention:
             out = attend_chunk(scaled, k.transpose(1, 2), v.transpose(1, 2), self.softcap)
             return out.permute(0, 3, 1, 2, 4).reshape(B, s, H, d)
         wide_k, wide_v = (x.transpose(1, 2).repeat_interleave(H // K, dim=1) for x in (k, v))
-        mask = causal_lower_right(s, k.shape[1])
+        mask = lower_right_mask(s, k.shape[1], q.device)
         return scaled_dot_product_attention(q.transpose(1, 2), wide_k, wide_v, attn_mask=mask).transpose(1, 2)
+
+
+def lower_right_mask(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
+    """Which of `n_keys` the last `n_queries` of them may see, [s, S']: torch's own bias where its fused kernel may take it.
+
+    Without a fused kernel that bias becomes this tensor anyway, and fake tensors do not know the bias.
+    """
+    if torch._C._get_flash_sdp_enabled():
+        return causal_lower_right(n_queries, n_keys)
+    return torch.ones((n_queries, n_keys), dtype=torch.bool, device=device).tril(n_keys - n_queries)

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from bench.run import exchange_payload
+
 
 def gather_parts(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
     """[.., n * s, ..] from the [.., s, ..] of every rank; gradients of all ranks are added before each takes its part.
@@ -96,14 +98,14 @@ class _ScaleGradient(torch.autograd.Function):
 def _gather(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
     first = x.movedim(dim, 0).contiguous()
     joined = first.new_empty((dist.get_world_size(group) * first.shape[0], *first.shape[1:]))
-    dist.all_gather_into_tensor(joined, first, group=group)
+    exchange_payload.gather_whole(joined, first, group=group)
     return joined.movedim(0, dim)
 
 
 def _reduce_scatter(x: Tensor, dim: int, group: ProcessGroup) -> Tensor:
     first = x.movedim(dim, 0).contiguous()
     part = first.new_empty((first.shape[0] // dist.get_world_size(group), *first.shape[1:]))
-    dist.reduce_scatter_tensor(part, first, group=group)
+    exchange_payload.scatter_sum(part, first, group=group)
     return part.movedim(0, dim)
 
 

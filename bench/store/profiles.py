@@ -1,19 +1,21 @@
-"""What was probed, as files: profile.json and slice.json in a run directory."""
+"""What was probed or traced, as files: profile.json, slice.json and trace.json in a run directory."""
 
 from pathlib import Path
 
 from bench.codec import decode_text, encode_text
 from bench.errors import UsageError
 from bench.facts.profile import DeviceProfile, SliceMeasurement
+from bench.facts.trace import StepTrace
 from bench.store.results import write_whole
 
 PROFILE = "profile.json"
 SLICE = "slice.json"
+TRACE = "trace.json"
 
 
 def refuse_to_overwrite(run_dir: Path) -> None:
-    """Nothing; UsageError where the directory already holds a profile or a slice."""
-    for name in (PROFILE, SLICE):
+    """Nothing; UsageError where the directory already holds a profile, a slice or a trace."""
+    for name in (PROFILE, SLICE, TRACE):
         if (run_dir / name).exists():
             raise UsageError(f"out: {run_dir} already holds a {name}, and results are never overwritten; choose another directory")
 
@@ -36,6 +38,16 @@ def write_slice(run_dir: Path, measured: SliceMeasurement) -> None:
 def read_slice(path: Path) -> SliceMeasurement:
     """The slice in a file, or in a run directory. Raises UsageError where it is none."""
     return decode_text(SliceMeasurement, _read(path, SLICE))
+
+
+def write_trace(run_dir: Path, trace: StepTrace) -> None:
+    """Nothing; trace.json holds the trace."""
+    write_whole(run_dir / TRACE, encode_text(trace))
+
+
+def read_trace(path: Path) -> StepTrace:
+    """The trace in a file, or in a run directory. Raises UsageError where it is none."""
+    return decode_text(StepTrace, _read(path, TRACE))
 
 
 def _read(path: Path, name: str) -> bytes:

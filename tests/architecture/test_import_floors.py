@@ -19,11 +19,12 @@ FLOORS: dict[str, set[str]] = {
     "report": {"errors", "facts", "stats"},
     "config": {"errors", "facts", "stats", "codec"},
     "probing": {"errors", "facts", "stats", "codec", "cost", "run", "report", "config"},
+    "tracing": {"errors", "facts", "cost", "run", "config"},
     "backtest": {"errors", "facts", "cost", "store", "config"},
     "accuracy": {"facts", "cost", "backtest"},
     "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
     "worker": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
-    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
+    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "tracing", "worker", "forecast"},
     "cli": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api", "forecast"},
     "__main__": {"cli"},
 }

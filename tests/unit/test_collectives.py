@@ -1,66 +1,59 @@
-"""Collectives against times worked by hand: 100 bytes/s inside a domain, 10 bytes/s beyond, 1 s and 2 s of latency."""
+"""Collectives over domains, by hand."""
 
 import numpy as np
 import pytest
 
-from bench.cost.collectives import (
-    all_gather_s,
-    all_reduce_s,
-    all_to_all_s,
-    hierarchical_all_gather_s,
-    hierarchical_all_reduce_s,
-    hierarchical_all_to_all_s,
-    reduce_scatter_s,
-    send_s,
-)
+from bench.cost.collectives import all_gather_s, excess, group_bytes_per_s, n_domains, ring_latency_s, soft_maximum, tree_latency_s
 from bench.cost.layout import Array
-
-INNER = (np.asarray(100.0), np.asarray(1.0))
-OUTER = (np.asarray(10.0), np.asarray(2.0))
+from bench.cost.links import Links
 
 
 def n(value: float) -> Array:
-    return np.asarray(value)
+    return np.asarray(float(value))
 
 
-def test_all_gather_sends_all_but_the_own_share() -> None:
-    # 4 ranks, 400 bytes: 300 bytes arrive at 100 bytes/s in log2(4) = 2 rounds of 1 s
-    assert all_gather_s(n(400), n(4), *INNER) == pytest.approx(3 + 2)
-    assert reduce_scatter_s(n(400), n(4), *INNER) == pytest.approx(5)
+LINKS = Links(
+    up_bytes_per_s=n(100), out_bytes_per_s=n(5), scale_up_latency_s=n(0.5), scale_out_latency_s=n(2), ring_step_s=n(3), congestion_s=n(10)
+)
 
 
-def test_all_reduce_is_a_reduce_scatter_and_an_all_gather() -> None:
-    assert all_reduce_s(n(400), n(4), *INNER) == pytest.approx(10)
+def test_one_rank_has_nothing_to_gather() -> None:
+    assert all_gather_s(n(1e9), n(1), n(1), LINKS) == 0
 
 
-def test_all_to_all_keeps_the_own_share() -> None:
-    assert all_to_all_s(n(800), n(8), *INNER) == pytest.approx(7 + 3)
+def test_a_gather_in_a_domain_is_its_bytes_and_its_start() -> None:
+    # 8 ranks, 7/8 of 800 bytes over 100, and half a second
+    assert all_gather_s(n(800), n(8), n(8), LINKS) == pytest.approx(7 + 0.5)
 
 
-def test_send_is_free_where_nobody_is_next() -> None:
-    assert send_s(n(100), n(1), *INNER) == 0
-    assert send_s(n(100), n(2), *INNER) == pytest.approx(2)
+def test_a_gather_across_domains_uses_the_ports_of_its_ranks_together() -> None:
+    # 16 ranks, 8 in a domain: 8 x 5 bytes/s; 15/16 of 800 bytes; one further domain
+    assert group_bytes_per_s(n(16), n(8), LINKS) == 40
+    assert all_gather_s(n(800), n(16), n(8), LINKS) == pytest.approx(750 / 40 + 0.5 + 3)
 
 
-@pytest.mark.parametrize("collective", [all_gather_s, reduce_scatter_s, all_reduce_s, all_to_all_s, send_s])
-def test_one_rank_is_free(collective: object) -> None:
-    assert callable(collective)
-    assert collective(n(1e9), n(1), *INNER) == 0
+def test_ports_never_give_more_than_the_link_inside() -> None:
+    assert group_bytes_per_s(n(128), n(64), LINKS) == 100
 
 
-def test_every_rank_carries_its_own_share_between_domains() -> None:
-    # 8 ranks in domains of 4, 800 bytes. Inside: 600 bytes at 100 and 2 rounds of 1 s = 8 s.
-    # Between: a share of 200 bytes over 2 domains, 100 bytes at 10 and 1 round of 2 s = 12 s.
-    assert hierarchical_all_gather_s(n(800), n(8), n(4), INNER, OUTER) == pytest.approx(8 + 12)
-    assert hierarchical_all_reduce_s(n(800), n(8), n(4), INNER, OUTER) == pytest.approx(40)
+def test_a_ring_waits_once_per_further_domain_and_feels_congestion() -> None:
+    assert n_domains(n(32), n(8)) == 4
+    assert ring_latency_s(n(32), n(8), LINKS, 0.0) == pytest.approx(9)
+    assert ring_latency_s(n(32), n(8), LINKS, 0.5) == pytest.approx(9 + 15)
+    assert ring_latency_s(n(8), n(8), LINKS, 0.5) == 0
 
 
-def test_all_to_all_leaves_the_domain_with_the_ranks_outside() -> None:
-    # 8 ranks in domains of 4, 800 bytes: 300 stay inside (3 s and 2 rounds), 400 leave (40 s and 1 round of 2 s)
-    assert hierarchical_all_to_all_s(n(800), n(8), n(4), INNER, OUTER) == pytest.approx(5 + 42)
+def test_a_tree_waits_by_the_doubling() -> None:
+    assert tree_latency_s(n(24), n(8), LINKS, 0.0) == pytest.approx(2 * 2)
+    assert tree_latency_s(n(8), n(8), LINKS, 0.0) == 0
 
 
-def test_a_group_within_one_domain_never_leaves_it() -> None:
-    within = all_reduce_s(n(800), n(8), *INNER)
-    assert hierarchical_all_reduce_s(n(800), n(8), n(8), INNER, OUTER) == pytest.approx(within)
-    assert hierarchical_all_to_all_s(n(800), n(8), n(8), INNER, OUTER) == pytest.approx(all_to_all_s(n(800), n(8), *INNER))
+def test_the_soft_maximum_is_the_larger_unless_they_are_alike() -> None:
+    assert soft_maximum(n(10), n(1)) == pytest.approx(10, rel=1e-3)
+    assert soft_maximum(n(1), n(1)) == pytest.approx(2**0.25)
+    assert soft_maximum(n(0), n(3)) == pytest.approx(3)
+
+
+def test_what_is_left_of_a_hidden_time() -> None:
+    assert excess(n(1), n(100)) == pytest.approx(0, abs=1e-6)
+    assert excess(n(100), n(1)) == pytest.approx(99, rel=1e-3)

@@ -11,10 +11,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter
 
+from bench.cost.coefficients import NAMES
 from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Cluster, Device, Precision
 from bench.facts.model import Target
 from bench.facts.prediction import Prior
+from bench.facts.stack import Stack
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = ("device/datasheet", "cluster", "target", "prior", "price")
@@ -99,8 +101,17 @@ def test_target_decodes_with_its_model(name: str) -> None:
 @pytest.mark.parametrize("name", names("prior"))
 def test_prior_decodes(name: str) -> None:
     prior: Prior = decoded(Prior, composed("prior", name))
-    devices = {decoded(Device, composed("device/datasheet", device)).name for device in names("device/datasheet")}
-    assert set(prior.kernel_factor_by_device) <= devices
+    assert set(prior.coefficients) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", names("stack"))
+def test_stack_decodes(name: str) -> None:
+    assert decoded(Stack, composed("stack", name)).name == name
+
+
+def test_no_two_devices_share_an_alias() -> None:
+    aliases = [alias for device in names("device/datasheet") for alias in decoded(Device, composed("device/datasheet", device)).aliases]
+    assert len(aliases) == len(set(aliases))
 
 
 @pytest.mark.parametrize("name", names("price"))

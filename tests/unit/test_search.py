@@ -6,18 +6,24 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from bench.cost.draws import medians
+from bench.cost.coefficients import coefficients_of, log_values
 from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.memory import total_bytes
-from bench.cost.search import LEAST_TOKENS, best_plan, candidate_plans, divisors, powers_of_two
-from bench.cost.step_time import Job, step_s
+from bench.cost.plans import plan_search
+from bench.cost.posterior import condition
+from bench.cost.search import LEAST_TOKENS, best_plan, candidate_plans, divisors, powers_of_two, search
+from bench.cost.step_time import step_s
+from bench.cost.workload import workload_of
 from bench.errors import DoesNotFit
 from bench.facts.hardware import Cluster
 from bench.facts.model import Target
-from tests.round_numbers import CLUSTER, DEVICE, PRIOR, TARGET, figure
+from bench.facts.plan import Sharding
+from tests.round_numbers import CLUSTER, DEVICE, PRIOR, STACK, TARGET, figure
 from tests.strategies import configured_shape
 
 GROK = Target(name="grok1", model=configured_shape("grok1_314b"), n_tokens=figure(1e12), max_global_batch_size=figure(8192))
+
+NEUTRAL = condition(PRIOR, None)
 
 
 def of_size(n_nodes: int, memory_bytes: float = 80e9) -> Cluster:
@@ -62,32 +68,56 @@ def test_batch_is_the_largest_multiple_below_the_limit(candidates: Layout) -> No
 
 def test_best_plan_is_the_fastest_that_fits(candidates: Layout) -> None:
     cluster = of_size(3000)
-    best = best_plan(GROK, cluster, PRIOR)
-    need = total_bytes(GROK.model, candidates)
-    job = Job(shape=GROK.model, layout=candidates, cluster=cluster, draws=medians(PRIOR, "round"))
-    per_sequence = np.where(need <= 80e9, step_s(job) / candidates.sequences, np.inf)
-    found = Job(shape=GROK.model, layout=best, cluster=cluster, draws=medians(PRIOR, "round"))
-    assert step_s(found) / best.sequences == pytest.approx(per_sequence.min())
+    best = best_plan(GROK, cluster, STACK, NEUTRAL)
+    need, by = total_bytes(GROK.model, candidates), coefficients_of(log_values(PRIOR))
+    all_s = step_s(workload_of(GROK.model, candidates, cluster, STACK), by)
+    per_sequence = np.where(need <= 80e9, all_s / candidates.sequences, np.inf)
+    assert step_s(workload_of(GROK.model, best, cluster, STACK), by) / best.sequences == pytest.approx(per_sequence.min())
     assert plan_of(best).world_size <= 24000
     assert batch_of(best).global_batch_size <= 8192
 
 
 def test_search_takes_less_than_two_seconds_at_any_size() -> None:
     started = perf_counter()
-    best_plan(GROK, of_size(100_000), PRIOR)
+    best_plan(GROK, of_size(100_000), STACK, NEUTRAL)
     assert perf_counter() - started < 2
 
 
 def test_too_small_a_device_is_named_with_the_smallest_need() -> None:
     with pytest.raises(DoesNotFit, match=r"grok1 does not fit 8 x round: the smallest plan .* needs [\d.]+ GiB of 74\.5 GiB") as error:
-        best_plan(GROK, of_size(1), PRIOR)
+        best_plan(GROK, of_size(1), STACK, NEUTRAL)
     assert "\n" not in str(error.value)
 
 
 def test_batch_of_one_sequence_still_has_a_plan() -> None:
-    best = best_plan(replace(TARGET, max_global_batch_size=figure(1)), CLUSTER, PRIOR)
+    best = best_plan(replace(TARGET, max_global_batch_size=figure(1)), CLUSTER, STACK, NEUTRAL)
     assert best.sequences == 1
     assert best.dp == 1
+
+
+def test_the_front_is_what_no_other_plan_beats_in_both() -> None:
+    found = search(GROK, of_size(3000), STACK, NEUTRAL)
+    front = found.front()
+    pace, need = found.log_pace[found.fits], found.need_bytes[found.fits]
+    for place in front:
+        beaten = (pace <= found.log_pace[place]) & (need <= found.need_bytes[place])
+        assert np.all((pace[beaten] == found.log_pace[place]) | (need[beaten] == found.need_bytes[place]))
+    assert np.all(np.diff(found.log_pace[front]) >= 0)
+    assert np.all(np.diff(found.need_bytes[front]) < 0)
+
+
+def test_a_runner_up_says_where_it_loses() -> None:
+    found = plan_search(GROK, of_size(3000), STACK, NEUTRAL)
+    assert found.front[0].slower_fraction == pytest.approx(0)
+    assert found.front[0].why == "the fastest"
+    for one in found.runners_up:
+        assert one.why == "does not fit" or "%" in one.why or one.slower_fraction < 0.001
+    assert found.n_fitting < found.n_plans
+
+
+def test_weights_are_sharded_only_without_a_pipeline(candidates: Layout) -> None:
+    assert not np.any(candidates.is_sharding(Sharding.ZERO3) & (candidates.pp > 1))
+    assert np.any(candidates.is_sharding(Sharding.ZERO3))
 
 
 def test_divisors_and_powers() -> None:

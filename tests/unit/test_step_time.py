@@ -1,144 +1,255 @@
-"""Parts of a step against seconds worked by hand, with every fraction of the prior at 1."""
+"""Seconds of a step by hand: coefficients of 1, nothing hidden, round rates.
+
+SMALL: 8 layers, d_model 1,024, 8 heads of 128, feed-forward 2,730 gated, vocabulary 1,024, sequences of 1,024. The device computes
+1e15 FLOP/s and moves 0.8 of 1e12 bytes/s; links give 100e9 bytes/s in a domain of 8 devices and 10e9 bytes/s a device beyond.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench.cost.draws import medians
-from bench.cost.flops import Convention, head_flops_per_token, layer_flops_per_token
-from bench.cost.layout import Layout
-from bench.cost.step_time import Job, data_parallel_s, expected_maximum, matmul_flops_per_s, step_parts, step_s
+from bench.cost.data_parallel import data_parallel_s, local_parameters, optimizer_s
+from bench.cost.layer import context_parallel_s, expert_parallel_s, head_s, layer_of, tensor_parallel_s
+from bench.cost.links import HEALTHY_STEP_S, links_of
+from bench.cost.step_time import log_device_s_per_token, pipeline_send_s, software_factor, step_parts, step_s
+from bench.cost.workload import matmul_flops_per_s
 from bench.errors import UsageError
-from bench.facts.model import ModelShape
+from bench.facts.hardware import Architecture, Precision
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Part
-from tests.round_numbers import CLUSTER, DEVICE, PRIOR, SMALL, TINY_EXPERTS, layout, parameter
+from bench.facts.stack import StackFamily
+from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, coefficients, layout, work_of
+
+BY = coefficients()
+TOKENS, D, FF = 1024, 1024, 2730
+MEMORY = 0.8e12
+LAYER = 4 * D * D + 3 * D * FF  # weights of a layer, norms left out
 
 
-def parts(plan: Layout, shape: ModelShape = SMALL) -> dict[Part, float]:
-    job = Job(shape=shape, layout=plan, cluster=CLUSTER, draws=medians(PRIOR, DEVICE.name))
-    return {part: float(seconds) for part, seconds in step_parts(job).items()}
+def products_s(tp: int = 1, tokens: int = TOKENS) -> float:
+    """2 FLOPs a weight and token over 1e15, and the bytes of weights and of the inputs and outputs of four products."""
+    inputs = 4 * D + (2 * D + 2 * D + 1.5 * 2 * FF) / tp
+    return tokens * 2 * LAYER / tp / 1e15 + (2 * (LAYER + 2 * D) / tp + 2 * tokens * inputs) / MEMORY
 
 
-LAYER = layer_flops_per_token(SMALL, Convention.CAUSAL)
-HEAD = head_flops_per_token(SMALL)
+def attention_s(tp: int = 1) -> float:
+    """Half of 4 FLOPs a column, key and token."""
+    return TOKENS * 2 * TOKENS * D / tp / 1e15
 
 
-def test_compute_is_three_forwards_and_as_much_other_work() -> None:
-    # 2 micro-batches of 1,024 tokens at 1e15 FLOP/s, doubled by other work
-    expected = 2 * 1024 * 3 * (8 * LAYER + HEAD) / 1e15 * 2
-    assert parts(layout(n_micro=2))[Part.COMPUTE] == pytest.approx(expected)
+def test_a_layer_is_three_times_its_products_and_three_and_a_half_its_attention() -> None:
+    layer = layer_of(work_of(layout()), BY)
+    assert layer.compute_s == pytest.approx(3 * products_s() + 3.5 * attention_s())
+    assert layer.recompute_s == 0
+    assert layer.total_s == pytest.approx(float(layer.compute_s))
+    assert layer.launch_s == pytest.approx(0, abs=1e-15)
 
 
-def test_one_device_only_computes_and_steps() -> None:
-    seconds = parts(layout())
-    idle = set(Part) - {Part.COMPUTE, Part.OPTIMIZER}
-    assert [part for part in idle if seconds[part] != 0] == []
+def test_full_recompute_is_one_more_forward_pass() -> None:
+    layer = layer_of(work_of(layout(recompute=Recompute.FULL)), BY)
+    assert layer.recompute_s == pytest.approx(products_s() + attention_s(), rel=1e-6)
 
 
-def test_full_recomputation_is_one_forward_of_the_layers() -> None:
-    seconds = parts(layout(recompute=Recompute.FULL))
-    assert seconds[Part.RECOMPUTE] == pytest.approx(1024 * 8 * LAYER / 1e15 * 2)
+def test_selective_recompute_is_free_where_scores_are_not_stored() -> None:
+    stored = replace(STACK, fused_attention=False)
+    assert layer_of(work_of(layout(recompute=Recompute.SELECTIVE)), BY).recompute_s == 0
+    assert layer_of(work_of(layout(recompute=Recompute.SELECTIVE), stack=stored), BY).recompute_s == pytest.approx(attention_s())
 
 
-def test_selective_recomputation_is_the_attention_core() -> None:
-    # per token and layer 2 * seq_len * d_model FLOPs, the causal half of 4
-    seconds = parts(layout(recompute=Recompute.SELECTIVE))
-    assert seconds[Part.RECOMPUTE] == pytest.approx(1024 * 8 * 2 * 1024 * 1024 / 1e15 * 2)
+def test_a_small_layer_takes_what_launching_it_takes() -> None:
+    # two times side by side count with the fourth root of the sum of fourth powers
+    layer = layer_of(work_of(layout()), coefficients(launch_floor_s=1.0))
+    assert layer.total_s == pytest.approx(1.0)
+    assert layer.launch_s == pytest.approx(1.0 - float(layer.compute_s))
+    same = float(layer.compute_s)
+    assert layer_of(work_of(layout()), coefficients(launch_floor_s=same)).total_s == pytest.approx(same * 2**0.25)
 
 
-def test_tensor_parallelism_reduces_four_times_a_layer() -> None:
-    # 1,024 tokens * 1,024 * 2 bytes = 2 MiB; an all-reduce over 2 ranks moves 2 MiB at 100 GB/s and waits 2 us
-    once = 2 * (0.5 * 2**21 / 100e9 + 1e-6)
-    assert parts(layout(tensor_parallel_size=2))[Part.TENSOR_PARALLEL] == pytest.approx(8 * 4 * once)
+def test_bytes_outside_products_count_norms_by_model_columns() -> None:
+    # 44 + 8 bytes a model column and 10 a feed-forward column, 2,730 of them twice
+    traffic = TOKENS * (52 * D + 10 * 2 * FF) / MEMORY
+    with_traffic = layer_of(work_of(layout()), coefficients(traffic_factor=1.0)).compute_s
+    assert with_traffic - layer_of(work_of(layout()), BY).compute_s == pytest.approx(traffic)
+
+
+def test_norms_are_split_only_with_sequence_parallelism() -> None:
+    by = coefficients(traffic_factor=1.0)
+    whole = replace(STACK, sequence_parallel=False)
+    plan = layout(tensor_parallel_size=4)
+    extra = layer_of(work_of(plan, stack=whole), by).compute_s - layer_of(work_of(plan), by).compute_s
+    assert extra == pytest.approx(TOKENS * 44 * D * 3 / 4 / MEMORY)
+
+
+def test_the_head_is_three_products() -> None:
+    assert head_s(work_of(layout()), BY) == pytest.approx(3 * TOKENS * 2 * 1024 * D / 1e15, rel=1e-6)
+
+
+def test_fp8_changes_products_and_not_attention() -> None:
+    fast = work_of(layout(), is_fp8=1.0, linear_flops_per_s=2e15)
+    gained = layer_of(work_of(layout()), BY).compute_s - layer_of(fast, BY).compute_s
+    assert gained == pytest.approx(3 * TOKENS * 2 * LAYER / 1e15 / 2)
+
+
+@pytest.mark.parametrize("architecture", [Architecture.VOLTA, Architecture.AMPERE, Architecture.BLACKWELL, Architecture.CDNA])
+def test_an_architecture_has_a_factor_of_its_own(architecture: Architecture) -> None:
+    other = replace(CLUSTER, device=replace(DEVICE, architecture=architecture))
+    half = coefficients(**{f"kernel_factor_{architecture.value}": 0.5})
+    assert layer_of(work_of(layout(), cluster=other), half).compute_s > layer_of(work_of(layout(), cluster=other), BY).compute_s
+    assert layer_of(work_of(layout()), half).compute_s == layer_of(work_of(layout()), BY).compute_s
+
+
+def test_tensor_parallelism_is_eight_halves_of_an_all_reduce() -> None:
+    # 1,024 tokens x 1,024 columns x 2 bytes, 3/4 of them over 100e9 bytes/s
+    work = work_of(layout(tensor_parallel_size=4))
+    assert tensor_parallel_s(work, BY, links_of(work, BY)) == pytest.approx(8 * TOKENS * D * 2 * 0.75 / 100e9, rel=1e-6)
+
+
+def test_tensor_parallelism_across_domains_waits_once_per_domain_and_call() -> None:
+    # 32 ranks lie in 4 domains of 8: three crossings, eight calls
+    by = coefficients(tensor_crossing_s=1.0)
+    work = work_of(layout(tensor_parallel_size=32))
+    assert tensor_parallel_s(work, by, links_of(work, by)) == pytest.approx(8 * 3, rel=1e-3)
 
 
 def test_context_parallelism_gathers_keys_and_values_three_times() -> None:
-    # keys and values of 1,024 tokens: 2 * 1024 * 1024 * 2 bytes = 4 MiB, half of it from the other rank, 1 us
-    assert parts(layout(context_parallel_size=2))[Part.CONTEXT_PARALLEL] == pytest.approx(8 * 3 * (2**21 / 100e9 + 1e-6))
+    # keys and values of the whole sequence: 1,024 x 2 x 1,024 x 2 bytes, half of them over the scale-up link
+    work = work_of(layout(context_parallel_size=2))
+    assert context_parallel_s(work, BY, links_of(work, BY)) == pytest.approx(3 * 1024 * 2048 * 2 / 2 / 100e9, rel=1e-6)
 
 
-def test_expert_parallelism_exchanges_four_times_a_layer() -> None:
-    # 16 tokens to 2 experts, 4 columns of 2 bytes = 256 bytes, half to the other rank
-    plan = layout(data_parallel_size=2, expert_parallel_size=2)
-    assert parts(plan, TINY_EXPERTS)[Part.EXPERT_PARALLEL] == pytest.approx(4 * 4 * (128 / 100e9 + 1e-6))
+EXPERTS = replace(SMALL, name="experts", d_ff=0, n_experts=16, experts_top_k=2, d_ff_expert=2730)
 
 
-def test_slow_expert_kernels_slow_only_the_experts() -> None:
-    prior = replace(PRIOR, expert_kernel_fraction=parameter(0.5))
-    fast, slow = (Job(shape=TINY_EXPERTS, layout=layout(), cluster=CLUSTER, draws=medians(p, "round")) for p in (PRIOR, prior))
-    # two experts of 96 parameters, 4 layers, 16 tokens: 3 * 2 * 96 * 2 FLOPs more each, doubled by other work
-    extra = step_parts(slow)[Part.COMPUTE] - step_parts(fast)[Part.COMPUTE]
-    assert extra == pytest.approx(16 * 4 * 3 * 2 * 96 * 2 / 1e15 * 2)
+def test_experts_beyond_the_domain_pay_the_network() -> None:
+    # 2 copies of 1,024 x 1,024 x 2 bytes; of 16 ranks 8 are near: half leaves at 10e9 bytes/s, four times
+    far = work_of(layout(data_parallel_size=16, expert_parallel_size=16), EXPERTS)
+    assert expert_parallel_s(far, BY, links_of(far, BY)) == pytest.approx(4 * 2 * TOKENS * D * 2 / 2 / 10e9, rel=1e-6)
+    near = work_of(layout(data_parallel_size=8, expert_parallel_size=8), EXPERTS)
+    assert expert_parallel_s(near, BY, links_of(near, BY)) == pytest.approx(4 * 2 * TOKENS * D * 2 * 7 / 8 / 100e9, rel=1e-6)
 
 
-def test_plain_pipeline_waits_for_its_sends() -> None:
-    # 2 stages, 4 micro-batches: 2 * (1 + 4) sends of 2 MiB; 2 devices share a domain
-    seconds = parts(layout(n_micro=4, pipeline_parallel_size=2))
-    assert seconds[Part.PIPELINE_SEND] == pytest.approx(10 * (2**21 / 100e9 + 1e-6))
+def test_oversubscription_slows_what_experts_send() -> None:
+    plan = layout(data_parallel_size=16, expert_parallel_size=16)
+    free, narrow = work_of(plan, EXPERTS), work_of(plan, EXPERTS, oversubscription=2.0)
+    assert expert_parallel_s(narrow, BY, links_of(narrow, BY)) == pytest.approx(2 * float(expert_parallel_s(free, BY, links_of(free, BY))))
 
 
-def test_interleaved_pipeline_hides_them_but_for_the_ends() -> None:
-    seconds = parts(layout(n_micro=4, pipeline_parallel_size=2, n_virtual_stages=2))
-    assert seconds[Part.PIPELINE_SEND] == pytest.approx(2 * (2**21 / 100e9 + 1e-6))
+def test_parameters_of_a_device_are_shared_by_tensor_pipeline_and_experts() -> None:
+    per_layer = 4 * D * D + 2 * D + 16 * D  # attention, norms, router
+    ends = 2 * 1024 * D
+    plan = layout(data_parallel_size=4, tensor_parallel_size=2, pipeline_parallel_size=4, expert_parallel_size=4)
+    assert local_parameters(work_of(plan, EXPERTS)) == pytest.approx((8 * (per_layer + 16 * 3 * D * FF / 4) / 4 + ends / 2) / 2)
 
 
-def test_data_parallel_traffic_is_gradients_and_weights() -> None:
-    # 2 ranks in a domain, 1e15-fold pass to hide behind: exposed fraction 1 of (4 + 2) bytes * n / 2 at 100 GB/s + 2 us
-    job = Job(shape=SMALL, layout=layout(data_parallel_size=2, sharding=Sharding.ZERO1), cluster=CLUSTER, draws=medians(PRIOR, "round"))
-    n_parameters = 8 * (4 * 1024**2 + 3 * 1024 * 2730 + 2 * 1024) + 2 * 1024**2 + 1024
-    assert data_parallel_s(job, np.asarray(1e15)) == pytest.approx(6 * n_parameters / 2 / 100e9 + 2e-6)
+def test_copied_gradients_are_reduced_over_all_ports_of_a_node() -> None:
+    # 16 ranks in two nodes: a ring that leaves each node through 8 ports of 10e9 bytes/s; 4 bytes a gradient, there and back
+    work = work_of(layout(data_parallel_size=16))
+    size = 4 * float(local_parameters(work))
+    assert data_parallel_s(work, BY, np.asarray(1e-9)) == pytest.approx(2 * size * 15 / 16 / 80e9, rel=1e-3)
 
 
-def test_traffic_longer_than_a_pass_cannot_hide() -> None:
-    prior = replace(PRIOR, exposed_data_parallel_fraction=parameter(0.01))
-    job = Job(shape=SMALL, layout=layout(data_parallel_size=2), cluster=CLUSTER, draws=medians(prior, "round"))
-    whole = float(data_parallel_s(job, np.asarray(0.0)))
-    assert data_parallel_s(job, np.asarray(0.25 * whole)) == pytest.approx(0.75 * whole)
-    assert data_parallel_s(job, np.asarray(whole)) == pytest.approx(0.01 * whole)
+def test_gradients_hide_behind_the_last_backward_pass() -> None:
+    by = coefficients(hidden_gradient_fraction=1.0)
+    work = work_of(layout(data_parallel_size=16))
+    assert data_parallel_s(work, by, np.asarray(1000.0)) == pytest.approx(0, abs=1e-9)
+    proud = work_of(layout(data_parallel_size=16), stack=replace(STACK, hides_gradients=False))
+    assert data_parallel_s(proud, by, np.asarray(1000.0)) == pytest.approx(float(data_parallel_s(work, BY, np.asarray(1e-9))), rel=1e-3)
 
 
-def test_zero3_gathers_weights_twice_in_every_pass() -> None:
-    def traffic(sharding: Sharding) -> float:
-        plan = layout(n_micro=3, data_parallel_size=2, sharding=sharding)
-        return float(data_parallel_s(Job(shape=SMALL, layout=plan, cluster=CLUSTER, draws=medians(PRIOR, "round")), np.asarray(0.0)))
-
-    # bytes per parameter: 4 + 2 once against 3 passes of 4 + 2 * 2; the latencies of 1 us each come with them
-    assert traffic(Sharding.ZERO3) == pytest.approx(3 * (traffic(Sharding.ZERO1) - 2e-6) / 6 * 8 + 3 * 3e-6)
-
-
-def test_optimizer_streams_thirty_bytes_per_parameter_it_owns() -> None:
-    n_parameters = 8 * (4 * 1024**2 + 3 * 1024 * 2730 + 2 * 1024) + 2 * 1024**2 + 1024
-    assert parts(layout())[Part.OPTIMIZER] == pytest.approx(30 * n_parameters / 1e12)
-    assert parts(layout(data_parallel_size=4, sharding=Sharding.ZERO1))[Part.OPTIMIZER] == pytest.approx(30 * n_parameters / 4 / 1e12)
+def test_chunks_give_gradients_a_head_start() -> None:
+    by = coefficients(hidden_gradient_fraction=1.0)
+    plain = layout(n_micro=8, data_parallel_size=64, pipeline_parallel_size=4)
+    chunked = layout(n_micro=8, data_parallel_size=64, pipeline_parallel_size=4, n_virtual_stages=2)
+    beat = np.asarray(2e-3)
+    assert data_parallel_s(work_of(chunked), by, beat) < data_parallel_s(work_of(plain), by, beat)
 
 
-def test_stragglers_cost_the_expected_maximum_of_the_spread() -> None:
-    prior = replace(PRIOR, step_spread_fraction=parameter(0.02))
-    job = Job(shape=SMALL, layout=layout(data_parallel_size=64), cluster=CLUSTER, draws=medians(prior, "round"))
-    seconds = step_parts(job)
-    own = float(seconds[Part.COMPUTE] + seconds[Part.OPTIMIZER])
-    # the mean maximum of 64 standard normals is 2.34 (Blom's formula)
-    assert seconds[Part.STRAGGLER] / own == pytest.approx(0.02 * 2.34, rel=2e-3)
+def test_sharded_weights_travel_three_times_per_pass() -> None:
+    # two gathers of bf16 weights and a scatter of fp32 gradients over the scale-up link, for each of two passes
+    plan = layout(n_micro=2, data_parallel_size=8, sharding=Sharding.ZERO3)
+    size = 8 * float(local_parameters(work_of(plan)))
+    assert data_parallel_s(work_of(plan), BY, np.asarray(1e-9)) == pytest.approx(2 * size * 7 / 8 / 100e9, rel=1e-3)
 
 
-def test_expected_maximum_of_one_is_nothing() -> None:
-    assert expected_maximum(np.asarray(1.0)) == 0
+def test_hybrid_sharding_leaves_its_group_once_per_step() -> None:
+    whole = layout(n_micro=8, data_parallel_size=64, sharding=Sharding.ZERO3)
+    hybrid = layout(n_micro=8, data_parallel_size=64, data_parallel_replicate_size=8, sharding=Sharding.ZERO3)
+    assert work_of(hybrid).shard_ranks == 8
+    assert data_parallel_s(work_of(hybrid), BY, np.asarray(1e-9)) < data_parallel_s(work_of(whole), BY, np.asarray(1e-9))
 
 
-@pytest.mark.parametrize(("n", "known"), [(2, 0.5642), (10, 1.5388), (100, 2.5076), (1000, 3.2414)])
-def test_expected_maximum_is_that_of_the_tables(n: int, known: float) -> None:
-    """Source: Harter 1961, Expected values of normal order statistics."""
-    assert expected_maximum(np.asarray(float(n))) == pytest.approx(known, rel=0.05)
+def test_one_replica_has_nothing_to_share() -> None:
+    for sharding in Sharding:
+        assert data_parallel_s(work_of(layout(sharding=sharding)), BY, np.asarray(1.0)) == 0
 
 
-def test_stack_scales_everything() -> None:
-    slow = replace(PRIOR, stack_fraction=parameter(1.5))
-    jobs = [Job(shape=SMALL, layout=layout(n_micro=2), cluster=CLUSTER, draws=medians(p, "round")) for p in (PRIOR, slow)]
-    assert step_s(jobs[1]) == pytest.approx(1.5 * step_s(jobs[0]))
+def test_the_optimizer_moves_thirty_bytes_a_parameter() -> None:
+    copied, sharded = layout(data_parallel_size=8), layout(data_parallel_size=8, sharding=Sharding.ZERO1)
+    n = float(local_parameters(work_of(copied)))
+    assert optimizer_s(work_of(copied), BY) == pytest.approx(30 * n / MEMORY)
+    assert optimizer_s(work_of(sharded), BY) == pytest.approx(30 * n / 8 / MEMORY)
 
 
-def test_device_without_a_measured_rate_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"round has no matmul_flops_per_s\.bf16"):
-        matmul_flops_per_s(replace(DEVICE, matmul_flops_per_s={}))
+def test_pipeline_sends_activations_there_and_back() -> None:
+    work = work_of(layout(pipeline_parallel_size=2))
+    assert pipeline_send_s(work, BY) == pytest.approx(2 * TOKENS * D * 2 / 10e9, rel=1e-6)
+    assert pipeline_send_s(work_of(layout()), BY) == 0
+
+
+def test_a_step_adds_up_by_hand() -> None:
+    # one device, three passes of eight layers and the head, and the optimizer
+    work = work_of(layout(n_micro=3))
+    layer, head = 3 * products_s() + 3.5 * attention_s(), 3 * TOKENS * 2 * 1024 * D / 1e15
+    assert step_s(work, BY) == pytest.approx(3 * (8 * layer + head) + float(optimizer_s(work, BY)), rel=1e-6)
+
+
+def test_a_pipeline_idles_while_it_fills_and_drains() -> None:
+    # 4 equal stages of 2 layers; the head makes the last one slower: 5 micro-batches wait for it
+    work = work_of(layout(n_micro=5, pipeline_parallel_size=4))
+    layer, head = 3 * products_s() + 3.5 * attention_s(), 3 * TOKENS * 2 * 1024 * D / 1e15
+    mean, beat = (8 * layer + head) / 4, 2 * layer + head
+    assert step_parts(work, BY)[Part.BUBBLE] == pytest.approx(5 * (beat - mean) + 3 * mean, rel=1e-6)
+
+
+def test_software_is_a_factor_on_everything() -> None:
+    by = coefficients(torch_factor=1.5, progress_per_year=2.0)
+    torch = work_of(layout(), stack=replace(STACK, family=StackFamily.TORCH, year=2025))
+    assert software_factor(torch, by) == pytest.approx(1.5 / 2)
+    assert software_factor(work_of(layout()), by) == 1
+
+
+def test_the_drag_of_a_large_world_grows_by_the_doubling() -> None:
+    # 64 devices are 8 nodes: three doublings
+    work, by = work_of(layout(data_parallel_size=64)), coefficients(straggler_per_doubling=0.01)
+    parts = step_parts(work, by)
+    assert parts[Part.STRAGGLER] == pytest.approx(0.03 * (float(step_s(work, by)) - float(parts[Part.STRAGGLER])))
+
+
+def test_the_network_decays_by_the_doubling() -> None:
+    work, by = work_of(layout(data_parallel_size=64)), coefficients(scale_out_decay_per_doubling=0.1)
+    assert links_of(work, by).out_bytes_per_s == pytest.approx(10e9 * np.exp(-0.3))
+
+
+def test_a_probe_beyond_a_healthy_ring_is_congestion() -> None:
+    plan = layout(data_parallel_size=64)
+    assert links_of(work_of(plan), BY).congestion_s == 0
+    assert links_of(work_of(plan, ring_step_s=HEALTHY_STEP_S), BY).congestion_s == 0
+    assert links_of(work_of(plan, ring_step_s=HEALTHY_STEP_S + 1e-4), BY).congestion_s == pytest.approx(1e-4)
+
+
+def test_congestion_holds_up_tensor_parallelism_inside_a_node() -> None:
+    # eight calls, each a step per rank: 8 x 4 / 8 steps of 1 ms
+    by = coefficients(congested_tensor_factor=1.0)
+    sick = work_of(layout(data_parallel_size=16, tensor_parallel_size=4), ring_step_s=HEALTHY_STEP_S + 1e-3)
+    assert layer_of(sick, by).total_s == pytest.approx(4e-3, rel=1e-2)
+
+
+def test_speed_is_compared_by_device_seconds_per_token() -> None:
+    work = work_of(layout(n_micro=2, data_parallel_size=4, tensor_parallel_size=2))
+    assert np.exp(log_device_s_per_token(work, BY)) == pytest.approx(float(step_s(work, BY)) * 8 / (4 * 2 * 1024))
+
+
+def test_a_device_that_nobody_measured_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"round has no matmul_flops_per_s\.fp8"):
+        matmul_flops_per_s(DEVICE, Precision.FP8)
