@@ -7,15 +7,17 @@ from functools import cache
 
 import numpy as np
 
-from bench.backtest import CLASSES, REGIMES, Held, Row, fit_without, hold, published_rows, with_widths
+from bench.backtest import CLASSES, REGIMES, Held, Row, fit_without, hold, published_rows, sweep_memory, with_widths
 from bench.cost.uncertainty import NORMAL_P90
-from bench.facts.accuracy import Accuracy, ProtocolAccuracy, Score, WorstRow
-from bench.facts.prediction import Prior, Widths
+from bench.facts.accuracy import Accuracy, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
+from bench.facts.prediction import MemoryEstimate, Prior, Widths
 from bench.facts.published import Protocol
+from bench.facts.units import GIB
 
 N_WORST = 12
 FAR = 16.0  # devices over those of the smallest measured row
 COMPETING = 5  # plans of one model on one cluster, at least, among which one is chosen
+NEAR_LIMIT = (50 * GIB, 110 * GIB)  # needs around the memory of the sweep's devices
 SICK_PROBE = 120.0  # GB/s of an all-reduce: below, the network is taken to be in another state
 
 
@@ -50,7 +52,27 @@ def score_of(held: Mapping[Protocol, Sequence[Held]]) -> Accuracy:
         n_sources=len({row.setup.source for row in published_rows()}),
         protocols=protocols,
         worst=tuple(_worst(one) for one in list(seen.values())[:N_WORST]),
+        memory=memory_accuracy(),
     )
+
+
+def memory_accuracy() -> MemoryAccuracy:
+    """The score of the memory model on the sweep of plans."""
+    ran, died = sweep_memory()
+    fits, fails = [one.fullest for _, one in ran], [one.fullest for one in died]
+    near = [[one for one in group if NEAR_LIMIT[0] <= one.total_bytes <= NEAR_LIMIT[1]] for group in (fits, fails)]
+    return MemoryAccuracy(
+        n_runs=len(ran),
+        n_failures=len(died),
+        balanced=_balanced(fits, fails),
+        n_near_limit=sum(map(len, near)),
+        balanced_near_limit=_balanced(*near),
+        reserved=_score([abs(one.reserved_bytes / observed - 1) for observed, one in ran]),
+    )
+
+
+def _balanced(ran: Sequence[MemoryEstimate], died: Sequence[MemoryEstimate]) -> float:
+    return float(np.mean([one.fits for one in ran]) + np.mean([not one.fits for one in died])) / 2
 
 
 def _worst(one: Held) -> WorstRow:

@@ -14,6 +14,7 @@ from bench.cost.completion import completions, table_of
 from bench.cost.fit import Sample, fit
 from bench.cost.layout import Array
 from bench.cost.posterior import Evidence, condition
+from bench.cost.row_memory import RowMemory, row_memory
 from bench.cost.table import Table
 from bench.cost.uncertainty import NORMAL_P90, predicted, width_factors
 from bench.errors import BenchError
@@ -21,7 +22,7 @@ from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Device
 from bench.facts.prediction import Prior, Widths
 from bench.facts.published import Observed, Protocol, PublishedSetup, RowPrediction
-from bench.store.published import observed_of, setup_of, shipped_rows
+from bench.store.published import observed_of, setup_of, shipped_failures, shipped_rows
 
 ROWS_PER_STACK = 150  # of which the fit takes at most so many, evenly spread: a sweep is not a thousand stacks
 SWEEP_DEVICES = 64
@@ -52,6 +53,14 @@ def published_rows() -> tuple[Row, ...]:
     """Every shipped run with a speed and a device count."""
     rows = ((setup_of(cells), observed_of(cells), cells) for cells in shipped_rows())
     return tuple(Row(setup, observed, cells) for setup, observed, cells in rows if observed and setup.n_devices)
+
+
+@cache
+def sweep_memory() -> tuple[tuple[tuple[float, RowMemory], ...], tuple[RowMemory, ...]]:
+    """(bytes that the first stage reserved, the estimate) of every run of the sweep that tells them; the estimates of its failures."""
+    runs = [row for row in published_rows() if row.setup.kind == "sweep" and row.observed.reserved_bytes]
+    ran = tuple((row.observed.reserved_bytes or 0.0, row_memory(row.setup, device_names())) for row in runs)
+    return ran, tuple(row_memory(setup_of(cells), device_names()) for cells in shipped_failures())
 
 
 def predict_rows(targets: Sequence[Mapping[str, str]], measured: Sequence[Mapping[str, str]], prior: Prior) -> list[RowPrediction]:
@@ -85,8 +94,9 @@ def _predict_group(setups: list[PublishedSetup], measured: list[tuple[PublishedS
     n = len(measured)
     evidence = Evidence(table=table.take(np.arange(n)), log_s=np.array([_log_s(observed) for _, observed in measured])) if n else None
     mean, sd = predicted(condition(prior, evidence), table.take(np.arange(n, n + len(setups))))
-    steps = _step_tokens(table, n)
-    return [_row_prediction(setup, m, s, tokens) for setup, m, s, tokens in zip(setups, mean, sd, steps, strict=True)]
+    steps, places = _step_tokens(table, n), table.heaviest[n:]
+    held = [row_memory(setup, device_names(), int(place)) for setup, place in zip(setups, places, strict=True)]
+    return [_row_prediction(setup, m, s, tokens, bytes_) for setup, m, s, tokens, bytes_ in zip(setups, mean, sd, steps, held, strict=True)]
 
 
 def _step_tokens(table: Table, n: int) -> Array:
@@ -94,7 +104,7 @@ def _step_tokens(table: Table, n: int) -> Array:
     return table.mean(np.broadcast_to(table.work.step_tokens / table.work.n_devices, table.owner.shape))[n:]
 
 
-def _row_prediction(setup: PublishedSetup, mean: float, sd: float, tokens: float) -> RowPrediction:
+def _row_prediction(setup: PublishedSetup, mean: float, sd: float, tokens: float, held: RowMemory) -> RowPrediction:
     speed = float(np.exp(-mean))
     return RowPrediction(
         id=setup.id,
@@ -102,6 +112,9 @@ def _row_prediction(setup: PublishedSetup, mean: float, sd: float, tokens: float
         tokens_per_s_per_device_p10=float(np.exp(-mean - NORMAL_P90 * sd)),
         tokens_per_s_per_device_p90=float(np.exp(-mean + NORMAL_P90 * sd)),
         step_s=float(tokens / speed),
+        reserved_bytes=held.reserved_bytes,
+        fits=held.fullest.fits,
+        fits_probability=held.fullest.fits_probability,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from bench.cost.layout import RECOMPUTES, SHARDINGS, Layout, layout_of
 from bench.cost.memory import total_bytes
 from bench.cost.posterior import Posterior
+from bench.cost.stack_memory import StackMemory, stack_memory
 from bench.cost.table import Table, single
 from bench.cost.uncertainty import NORMAL_P90, width_factors
 from bench.cost.workload import workload_of
@@ -27,7 +28,7 @@ def advice(posterior: Posterior, target: Table, shape: ModelShape, *, layout: La
     before = _half_width(posterior, target, float(posterior.predict(target)[1][0]))
     found = []
     for n_nodes in NODES:
-        cut = _cut(shape, layout, cluster, n_nodes)
+        cut = _cut(shape, layout, cluster, n_nodes, stack_memory(stack))
         if cut is None or n_nodes > cluster.n_nodes:
             continue
         model, plan = cut
@@ -46,7 +47,7 @@ def _half_width(posterior: Posterior, target: Table, variance: float) -> float:
     return float(np.expm1(NORMAL_P90 * sd))
 
 
-def _cut(shape: ModelShape, layout: Layout, cluster: Cluster, n_nodes: int) -> tuple[ModelShape, Layout] | None:
+def _cut(shape: ModelShape, layout: Layout, cluster: Cluster, n_nodes: int, by: StackMemory) -> tuple[ModelShape, Layout] | None:
     """The deepest cut that fits, under the target's tensor, context and expert parallelism as far as the devices go; None for none."""
     devices = n_nodes * cluster.devices_per_node
     tp = int(layout.tp)
@@ -70,6 +71,6 @@ def _cut(shape: ModelShape, layout: Layout, cluster: Cluster, n_nodes: int) -> t
     laid = layout_of(plan, batch)
     for n_layers in (depth for depth in (32, 16, 8, 4, 2, 1) if depth <= shape.n_layers):
         model = replace(shape, n_layers=n_layers)
-        if float(total_bytes(model, laid)) <= ROOM * cluster.device.memory_bytes.value:
+        if float(total_bytes(model, laid, by)) <= ROOM * cluster.device.memory_bytes.value:
             return model, laid
     return None

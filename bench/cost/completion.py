@@ -51,7 +51,7 @@ SHARDED = {
 
 
 @dataclass(frozen=True)
-class _Plan:
+class RowPlan:
     """One completion of the plan's cells."""
 
     tp: float
@@ -97,7 +97,7 @@ def completions(setup: PublishedSetup, devices: Mapping[str, Device]) -> list[Wo
     if not setup.n_devices:
         raise UsageError("n_gpus: is empty; a prediction needs the number of devices")
     shape, stack = shape_of(setup), stack_of(setup)
-    plans = _fitting(setup, shape, stack, device)
+    plans = fitting_plans(setup, shape, stack, device)
     return [_workload(setup, shape, stack, device, plan) for plan in plans]
 
 
@@ -167,7 +167,7 @@ def stack_of(setup: PublishedSetup) -> Stack:
     )
 
 
-def _fitting(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: Device) -> list[_Plan]:
+def fitting_plans(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: Device) -> list[RowPlan]:
     """The completions that fit; the one that needs least where none does."""
     plans = _plans(setup, stack)
     need = np.array([_need_bytes(shape, plan) for plan in plans])
@@ -178,14 +178,14 @@ def _fitting(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: Dev
     return [_sharded(setup, shape, plan, room) for plan in fitting]
 
 
-def _plans(setup: PublishedSetup, stack: Stack) -> list[_Plan]:
+def _plans(setup: PublishedSetup, stack: Stack) -> list[RowPlan]:
     cp, ep, found = setup.cp or 1.0, setup.ep or 1.0, []
     for tp, pp in _axes(setup, stack.family):
         dp = max(1.0, (setup.n_devices or 1.0) / (tp * pp * cp))
         sharding = _sharding(setup, stack.family, tp * pp)
         for micro, recompute, chunks in product(_micro_batches(setup, dp), _recomputes(setup, stack), _chunks(setup, stack, pp)):
             for n_micro in _passes(setup, dp, micro, pp, sharding):
-                found.append(_Plan(tp, pp, chunks, cp, min(ep, dp * cp * tp), dp, micro, n_micro, recompute, sharding, math.inf))
+                found.append(RowPlan(tp, pp, chunks, cp, min(ep, dp * cp * tp), dp, micro, n_micro, recompute, sharding, math.inf))
     return found
 
 
@@ -236,37 +236,38 @@ def _passes(setup: PublishedSetup, dp: float, micro: float, pp: float, sharding:
     return [4 * pp, 16 * pp] if pp > 1 else [1.0, 8.0]
 
 
-def _need_bytes(shape: ModelShape, plan: _Plan) -> float:
+def _need_bytes(shape: ModelShape, plan: RowPlan) -> float:
     recompute = Recompute.FULL if plan.recompute == 1 else Recompute.NONE
-    return float(total_bytes(shape, _layout(plan, SHARDED.get(plan.sharding, Sharding.NONE), recompute)))
+    return float(total_bytes(shape, layout_of_plan(plan, SHARDED.get(plan.sharding, Sharding.NONE), recompute)))
 
 
-def _layout(plan: _Plan, sharding: Sharding, recompute: Recompute, replicate: float = 1.0) -> Layout:
+def layout_of_plan(plan: RowPlan, sharding: Sharding, recompute: Recompute, replicate: float = 1.0) -> Layout:
+    """The layout of a completion."""
     numbers = {"dp": plan.dp, "tp": plan.tp, "pp": plan.pp, "n_virtual": plan.n_virtual, "cp": plan.cp, "ep": plan.ep}
     numbers |= {"micro_batch": plan.micro_batch, "n_micro": plan.n_micro, "replicate": replicate}
     kinds = {"sharding": SHARDINGS.index(sharding), "recompute": RECOMPUTES.index(recompute)}
     return Layout(**{name: np.asarray(value, dtype=np.float64) for name, value in {**numbers, **kinds}.items()})
 
 
-def _sharded(setup: PublishedSetup, shape: ModelShape, plan: _Plan, room: float) -> _Plan:
+def _sharded(setup: PublishedSetup, shape: ModelShape, plan: RowPlan, room: float) -> RowPlan:
     """The plan with the ranks that share its shards: those given, those that a node has, or as many as memory asks for."""
     node, given = setup.devices_per_node or 8.0, setup.setup_options.get("shard_group", "")
     if plan.sharding != "hsdp":
         inside_node = "internevo" in setup.framework.lower() and not given  # its documented default: zero1 over 8 ranks
         ranks = float(given) if given.isdigit() else node if inside_node else math.inf
-        return _Plan(**{**vars(plan), "shard_ranks": ranks})
+        return RowPlan(**{**vars(plan), "shard_ranks": ranks})
     ranks = float(given) if given.isdigit() else node
     recompute = Recompute.FULL if plan.recompute == 1 else Recompute.NONE
     while not given.isdigit() and ranks < plan.dp * plan.cp:
-        layout = _layout(_Plan(**{**vars(plan), "dp": ranks / plan.cp}), Sharding.ZERO3, recompute)
+        layout = layout_of_plan(RowPlan(**{**vars(plan), "dp": ranks / plan.cp}), Sharding.ZERO3, recompute)
         if float(total_bytes(shape, layout)) <= room:
             break
         ranks *= 2
-    return _Plan(**{**vars(plan), "shard_ranks": ranks})
+    return RowPlan(**{**vars(plan), "shard_ranks": ranks})
 
 
-def _workload(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: Device, plan: _Plan) -> Workload:
-    layout = _layout(plan, SHARDED.get(plan.sharding, Sharding.NONE), Recompute.NONE)
+def _workload(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: Device, plan: RowPlan) -> Workload:
+    layout = layout_of_plan(plan, SHARDED.get(plan.sharding, Sharding.NONE), Recompute.NONE)
     columns: dict[str, Any] = {**model_columns(shape), **plan_columns(layout, stack), **stack_columns(stack), **_site(setup, device)}
     told = {
         "full_recompute": np.asarray(plan.recompute),

@@ -12,6 +12,7 @@ from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.memory import memory
 from bench.cost.posterior import Posterior
 from bench.cost.search import best_plan
+from bench.cost.stack_memory import stack_memory
 from bench.cost.step_time import step_parts
 from bench.cost.table import Table, single
 from bench.cost.uncertainty import NORMAL_P90, causes_of, predicted
@@ -64,7 +65,7 @@ def predict(
         n_devices=cluster.n_devices,
         plan=plan,
         batch=batch,
-        memory=memory(target.model, plan, batch, cluster.device),
+        memory=memory(target.model, plan, batch, cluster.device, stack_memory(stack)),
         step_s=step,
         parts=parts,
         uncertainty=causes_of(posterior, table),

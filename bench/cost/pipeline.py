@@ -10,6 +10,8 @@ from bench.cost.coefficients import Coefficients
 from bench.cost.layout import Array
 from bench.cost.workload import Workload
 
+ROUNDING = 1e-9  # of a layer: a share of exactly so many layers is not rounded up
+
 
 def layers_of_first_stage(n_layers: int, pp: Array) -> Array:
     """Layers on the first stage, the most that any stage holds."""
@@ -19,6 +21,17 @@ def layers_of_first_stage(n_layers: int, pp: Array) -> Array:
 def layers_of_last_stage(n_layers: int, pp: Array) -> Array:
     """Layers on the last stage, which holds the head too."""
     return np.asarray(np.floor(n_layers / pp))
+
+
+def balanced_layers(n_layers: int, head_layers: float, pp: Array) -> tuple[Array, Array]:
+    """Layers on the first and on the last stage, where a stage is closed as soon as the cost dealt out reaches its share.
+
+    `head_layers` is the head's cost in layers. Stages without a layer come last. Source: nanotron, models/base.py, build_model.
+    """
+    share = (n_layers + head_layers) / pp
+    first = np.minimum(n_layers, np.ceil(share - ROUNDING))
+    before_last = np.minimum(n_layers, np.maximum(pp - 1, np.ceil(share * (pp - 1) - ROUNDING)))
+    return np.asarray(first), np.asarray(n_layers - before_last)
 
 
 def mean_stage_s(layer_s: Array, head_s: Array, n_layers: Array, pp: Array) -> Array:

@@ -9,6 +9,7 @@ from bench.cost.coefficients import coefficients_of
 from bench.cost.layout import RECOMPUTES, SHARDINGS, Array, Layout
 from bench.cost.memory import total_bytes
 from bench.cost.posterior import Posterior
+from bench.cost.stack_memory import stack_memory
 from bench.cost.step_time import log_device_s_per_token
 from bench.cost.workload import workload_of
 from bench.errors import DoesNotFit
@@ -96,7 +97,7 @@ class Searched:
 def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior) -> Searched:
     """All candidate plans, priced at the stack's coefficients. Raises DoesNotFit where none fits."""
     layout = candidate_plans(target, cluster)
-    need = total_bytes(target.model, layout)
+    need = total_bytes(target.model, layout, stack_memory(stack))
     fits = need <= cluster.device.memory_bytes.value
     if not fits.any():
         raise DoesNotFit(_no_room(target, cluster, layout.take(int(np.argmin(need))), float(need.min())))

@@ -35,6 +35,12 @@ class Table:
         """Weighted mean of a value of every completion, by row."""
         return np.asarray(np.add.reduceat(values * self.weight, self._first)) if self.n_rows else np.zeros(0)
 
+    @property
+    def heaviest(self) -> npt.NDArray[np.intp]:
+        """Place of the completion that weighs most, among those of each row."""
+        ends = np.append(self._first[1:], len(self.owner))
+        return np.array([int(np.argmax(self.weight[a:b])) for a, b in zip(self._first, ends, strict=True)], dtype=np.intp)
+
     def take(self, rows: npt.NDArray[np.intp]) -> "Table":
         """The chosen rows, in their order."""
         ends = np.append(self._first[1:], len(self.owner))

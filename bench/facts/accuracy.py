@@ -6,7 +6,7 @@ from bench.facts.published import Protocol
 
 @fact
 class Score:
-    """Relative errors of tokens per second of one device."""
+    """Relative errors, of tokens per second of one device where nothing else is said."""
 
     n: int
     median: float
@@ -40,6 +40,18 @@ class WorstRow:
 
 
 @fact
+class MemoryAccuracy:
+    """The memory model on the open sweep of plans, to which five of its constants are fitted."""
+
+    n_runs: int
+    n_failures: int  # that ran out of memory
+    balanced: float  # mean of the shares of runs and of failures that are told right
+    n_near_limit: int  # of both, where the need predicted lies between 50 and 110 GiB
+    balanced_near_limit: float
+    reserved: Score  # of the memory that the first stage of a run reserved
+
+
+@fact
 class Accuracy:
     """The whole back-test."""
 
@@ -48,3 +60,4 @@ class Accuracy:
     n_sources: int
     protocols: tuple[ProtocolAccuracy, ...]
     worst: tuple[WorstRow, ...]
+    memory: MemoryAccuracy

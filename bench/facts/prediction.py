@@ -1,5 +1,6 @@
 """What is expected of a cluster that is not here. Holds no observed value of what it predicts."""
 
+import math
 from enum import StrEnum
 
 from bench.facts.figure import Figure, Interval, Provenance, fact, require
@@ -85,6 +86,7 @@ class MemoryEstimate:
     activation_bytes: float
     overhead_bytes: float
     capacity_bytes: float
+    need_log_sd: float  # of the total, log-normal around the estimate
 
     @property
     def total_bytes(self) -> float:
@@ -95,6 +97,12 @@ class MemoryEstimate:
     def fits(self) -> bool:
         """Whether it does."""
         return self.total_bytes <= self.capacity_bytes
+
+    @property
+    def fits_probability(self) -> float:
+        """The chance that it does: a half where the estimate is the capacity."""
+        distance = math.log(self.capacity_bytes / self.total_bytes) / self.need_log_sd
+        return 0.5 * (1 + math.erf(distance / math.sqrt(2)))
 
 
 @fact

@@ -71,6 +71,7 @@ class RowPrediction:
     step_s: float | None = None
     reserved_bytes: float | None = None  # of pipeline stage 0
     fits: bool | None = None
+    fits_probability: float | None = None
     error: str = ""
 
 

@@ -195,7 +195,8 @@ def parts_table(p: Prediction) -> Table:
     notes = (
         f"Unsure because of: {causes(p)}.",
         f"Memory of the fullest device: {gibibytes(memory.state_bytes)} state + {gibibytes(memory.activation_bytes)} activations + "
-        f"{gibibytes(memory.overhead_bytes)} overhead of {gibibytes(memory.capacity_bytes)}.",
+        f"{gibibytes(memory.overhead_bytes)} overhead of {gibibytes(memory.capacity_bytes)}; it fits with a chance of "
+        f"{percent(memory.fits_probability, 0)}.",
         f"Rental: {p.rental_basis}.",
     )
     return Table(f"{p.target} on {p.cluster}: the step of {seconds(whole)}", ("part", "time", "share", "known by", "rests on"), rows, notes)

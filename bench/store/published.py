@@ -12,6 +12,7 @@ from bench.facts.published import Observed, PublishedSetup, RowPrediction
 
 DATA = Path(__file__).parent / "data"
 SHIPPED = DATA / "published_runs.csv.gz"
+FAILED = DATA / "failed_runs.csv.gz"
 GB_PER_S = 1e9
 NUMBERS = {
     "year": "year",
@@ -60,13 +61,26 @@ PREDICTION_COLUMNS = (
     "step_time_s",
     "peak_reserved_gb",
     "fits",
+    "fits_probability",
     "error",
 )
 
 
 def shipped_rows() -> list[dict[str, str]]:
     """Cells of every published run that the project ships."""
-    return list(csv.DictReader(io.StringIO(gzip.decompress(SHIPPED.read_bytes()).decode())))
+    return _packed_rows(SHIPPED)
+
+
+def shipped_failures() -> list[dict[str, str]]:
+    """Cells of the plans of the nanotron sweep that ran out of memory, columns as in the shipped runs; none reached a speed.
+
+    Source: HF nanotron Ultra-Scale Playbook, bench_final2_mod_add.csv in gkarfakis19/Rapid-LLM at 317a2cb, rows with status OOM.
+    """
+    return _packed_rows(FAILED)
+
+
+def _packed_rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -124,7 +138,7 @@ def predictions_text(predictions: Iterable[RowPrediction]) -> str:
         rates = (p.tokens_per_s_per_device, p.tokens_per_s_per_device_p10, p.tokens_per_s_per_device_p90, p.step_s)
         reserved = None if p.reserved_bytes is None else p.reserved_bytes / 2**30
         fits = "" if p.fits is None else str(p.fits).lower()
-        writer.writerow([p.id, *map(_cell, rates), _cell(reserved), fits, p.error])
+        writer.writerow([p.id, *map(_cell, rates), _cell(reserved), fits, _cell(p.fits_probability), p.error])
     return out.getvalue()
 
 

@@ -1,17 +1,57 @@
 """Memory against bytes counted by hand, and against memory that runs were seen to reserve."""
 
 from dataclasses import replace
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.cost.layout import batch_of, plan_of
-from bench.cost.memory import bytes_per_parameter, kept_bytes_per_token, memory, run_bytes, stage_bytes, total_bytes
+from bench.config.compose import devices
+from bench.cost.layout import Layout, batch_of, layout_of, plan_of
+from bench.cost.memory import (
+    bytes_per_parameter,
+    first_stage_reserved_bytes,
+    kept_bytes_per_token,
+    memory,
+    run_bytes,
+    stage_bytes,
+    total_bytes,
+)
+from bench.cost.pipeline import balanced_layers
+from bench.cost.stack_memory import EAGER, FUSED, NEED_LOG_SD, stack_memory
 from bench.facts.hardware import Precision
 from bench.facts.model import ModelShape
-from bench.facts.plan import Recompute, Sharding
+from bench.facts.plan import BatchPlan, ParallelPlan, Recompute, Sharding
+from bench.facts.prediction import MemoryEstimate
+from bench.facts.stack import Stack, StackFamily
 from bench.facts.units import GIB
-from tests.round_numbers import DEVICE, SMALL, TINY, TINY_EXPERTS, layout
+
+# Parameters by hand: attention 4 * 4 * 4 = 64, feed-forward 3 * 4 * 8 = 96, norms 2 * 4 = 8: 168 a layer; embedding and head 40 each.
+TINY = ModelShape(name="tiny", n_layers=4, d_model=4, n_heads=2, n_kv_heads=2, head_dim=2, d_ff=8, vocab_size=10, seq_len=16)
+# The same with 4 experts of 96 parameters each in place of the feed-forward, and a router of 4 * 4 = 16.
+TINY_EXPERTS = replace(TINY, name="tiny_experts", d_ff=0, n_experts=4, experts_top_k=2, d_ff_expert=8)
+STACK = Stack(
+    name="eager",
+    family=StackFamily.TORCH,
+    year=2025,
+    compiled=False,
+    fused_attention=True,
+    sequence_parallel=True,
+    balanced_stages=True,
+    hides_gradients=True,
+    hides_zero1=False,
+    gradient_bytes=4,
+    source="round number",
+)
+
+
+def layout(n_micro: int = 1, micro_batch_size: int = 1, data_parallel_size: int = 1, **sizes: Any) -> Layout:
+    """A layout from the sizes that differ from 1."""
+    plan = ParallelPlan(data_parallel_size=data_parallel_size, **sizes)
+    sequences = n_micro * micro_batch_size * data_parallel_size
+    batch = BatchPlan(micro_batch_size=micro_batch_size, global_batch_size=sequences, data_parallel_size=data_parallel_size)
+    return layout_of(plan, batch)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +123,98 @@ def test_logits_can_make_the_last_stage_the_fullest() -> None:
 
 def test_estimate_adds_context_and_fragmentation() -> None:
     plan = layout()
-    estimate = memory(SMALL, plan_of(plan), batch_of(plan), DEVICE)
+    estimate = memory(LLAMA_70B, plan_of(plan), batch_of(plan), devices()[0])
     held = estimate.state_bytes + estimate.activation_bytes
     assert estimate.overhead_bytes == pytest.approx(2 * GIB + 0.05 * held)
-    assert estimate.total_bytes == pytest.approx(float(total_bytes(SMALL, plan)))
-    assert estimate.fits
+    assert estimate.total_bytes == pytest.approx(float(total_bytes(LLAMA_70B, plan)))
+
+
+def of_need(total: float) -> MemoryEstimate:
+    return MemoryEstimate(state_bytes=total, activation_bytes=0, overhead_bytes=0, capacity_bytes=80, need_log_sd=NEED_LOG_SD)
+
+
+def test_chance_to_fit_is_a_half_at_the_capacity_and_falls_with_the_need() -> None:
+    # one standard deviation of the logarithm below and above: 84.1 and 15.9 %
+    assert of_need(80).fits_probability == 0.5
+    assert of_need(80 * np.exp(-NEED_LOG_SD)).fits_probability == pytest.approx(0.8413, abs=1e-4)
+    assert of_need(80 * np.exp(NEED_LOG_SD)).fits_probability == pytest.approx(0.1587, abs=1e-4)
+
+
+def test_verdict_and_chance_agree() -> None:
+    assert [of_need(need).fits for need in (79, 81)] == [of_need(need).fits_probability > 0.5 for need in (79, 81)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "head_layers", "pp", "expected"),
+    # A head of 4 layers beside 16: 20 in all. On 2 stages 10 each: 10 and 6. On 4 stages 5 each: 5 and 1. On 8 stages 2.5 each:
+    # the first closes at 3, the seventh at 18, beyond the last layer: the last holds the head alone. One stage holds all.
+    [(16, 4.0, 1, (16, 16)), (16, 4.0, 2, (10, 6)), (16, 4.0, 4, (5, 1)), (16, 4.0, 8, (3, 0)), (2, 0.0, 4, (1, 0))],
+)
+def test_balanced_stages_close_when_their_share_of_the_cost_is_reached(
+    n_layers: int, head_layers: float, pp: int, expected: tuple[int, int]
+) -> None:
+    assert balanced_layers(n_layers, head_layers, np.asarray(float(pp))) == expected
+
+
+def test_eager_state_has_a_second_gradient() -> None:
+    # 2 + 4 + 2 + 12; the optimizer's 12 over 4 ranks
+    whole, shared = (layout(data_parallel_size=4, sharding=sharding) for sharding in (Sharding.NONE, Sharding.ZERO1))
+    assert bytes_per_parameter(whole, np.asarray(4.0), EAGER) == 20
+    assert bytes_per_parameter(shared, np.asarray(4.0), EAGER) == 11
+
+
+def test_hybrid_sharding_shares_among_the_ranks_of_one_copy() -> None:
+    # 8 ranks in 2 copies: shards over 4
+    plan = layout(data_parallel_size=8, data_parallel_replicate_size=2, sharding=Sharding.ZERO3)
+    assert bytes_per_parameter(plan, plan.replicas) == 18 / 4
+
+
+def test_eager_layer_keeps_rotated_and_activated_values_too() -> None:
+    # beyond the 112 of fused kernels: q, k and output 3 * 4, activation 8, in bf16
+    assert kept_bytes_per_token(TINY, layout(), EAGER) == 112 + 2 * 20
+
+
+def test_eager_layer_without_a_gate_has_no_activated_gate() -> None:
+    # without the third column of 8: 96; q, k and output 3 * 4 on top
+    assert kept_bytes_per_token(replace(TINY, gated=False), layout(), EAGER) == 96 + 2 * 12
+
+
+def test_eager_layer_is_22_times_its_width_and_8_times_its_columns() -> None:
+    wide = replace(TINY, d_model=256, head_dim=128, d_ff=1024)
+    assert kept_bytes_per_token(wide, layout(), EAGER) == 22 * 256 + 8 * 1024
+
+
+def test_gathered_rows_are_not_divided_by_tensor_parallelism() -> None:
+    # 16 tokens; on 2 ranks half of (4 + 1) layers of 152 and of 10 logits of 12 bytes, and whole rows of 4 columns: 8 bytes, and
+    # EAGER.waiting_bytes in each of 4 layers
+    _, activations = stage_bytes(TINY, layout(tensor_parallel_size=2), EAGER)
+    assert activations == pytest.approx(16 * ((5 * 152 + 120) / 2 + 4 * (8 + 4 * EAGER.waiting_bytes)))
+
+
+def test_reserved_memory_is_that_of_the_first_stage() -> None:
+    # 10 logits on the last of 2 stages do not show: 2 layers, 2 micro-batches in flight, one live layer; EAGER deals 4 layers and a
+    # head of 40 / 160 as 3 and 1
+    plan = layout(n_micro=8, pipeline_parallel_size=2)
+    held = (3 * 168 + 40) * 20 + 16 * (3 * 2 * 152 + 152)
+    expected = held * (1 + EAGER.reserved_fraction) + EAGER.reserved_bytes
+    assert first_stage_reserved_bytes(TINY, plan, EAGER) == pytest.approx(expected)
+
+
+def test_only_uncompiled_torch_with_fp32_gradients_is_eager() -> None:
+    assert stack_memory(STACK) is EAGER
+    assert stack_memory(replace(STACK, gradient_bytes=2)) is FUSED
+    assert stack_memory(replace(STACK, compiled=True)) is FUSED
+    assert stack_memory(replace(STACK, family=StackFamily.MEGATRON)) is FUSED
+
+
+def test_a_hundred_thousand_plans_take_half_a_second_at_most() -> None:
+    sizes = 2.0 ** np.random.default_rng(0).integers(0, 4, (7, 100_000))
+    names = ("dp", "tp", "pp", "cp", "micro_batch", "n_micro", "n_virtual")
+    kinds = {"ep": np.asarray(1.0), "sharding": np.asarray(1.0), "recompute": np.asarray(0.0)}
+    plans = Layout(**dict(zip(names, sizes, strict=True)), **kinds)
+    start = perf_counter()
+    total_bytes(LLAMA_70B, plans, EAGER)
+    assert perf_counter() - start < 0.5
 
 
 LLAMA_70B = ModelShape(
@@ -112,7 +239,7 @@ LLAMA_405B = replace(LLAMA_70B, n_layers=4, d_model=16384, n_heads=128, d_ff=532
 def test_estimate_is_near_what_runs_reserved(shape: ModelShape, tp: int, pp: int, reserved_gib: float) -> None:
     """Source: MooreThreads/SimuMax docs/b200 at 4dcaae5, Megatron-LM on 8 B200, 32 micro-batches, distributed optimizer."""
     plan = layout(n_micro=32, data_parallel_size=8 // tp // pp, tensor_parallel_size=tp, pipeline_parallel_size=pp, sharding=Sharding.ZERO1)
-    assert float(total_bytes(shape, plan)) / GIB == pytest.approx(reserved_gib, rel=0.10)
+    assert float(first_stage_reserved_bytes(shape, plan)) / GIB == pytest.approx(reserved_gib, rel=0.10)
 
 
 def test_local_run_holds_sixteen_bytes_per_parameter() -> None:
