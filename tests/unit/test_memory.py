@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.config.compose import devices
-from bench.cost.layout import Layout, batch_of, layout_of, plan_of
+from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.memory import (
     bytes_per_parameter,
     first_stage_reserved_bytes,
@@ -22,15 +21,12 @@ from bench.cost.pipeline import balanced_layers
 from bench.cost.stack_memory import EAGER, FUSED, NEED_LOG_SD, stack_memory
 from bench.facts.hardware import Precision
 from bench.facts.model import ModelShape
-from bench.facts.plan import BatchPlan, ParallelPlan, Recompute, Sharding
+from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import MemoryEstimate
 from bench.facts.stack import Stack, StackFamily
 from bench.facts.units import GIB
+from tests.round_numbers import TINY, TINY_EXPERTS, layout
 
-# Parameters by hand: attention 4 * 4 * 4 = 64, feed-forward 3 * 4 * 8 = 96, norms 2 * 4 = 8: 168 a layer; embedding and head 40 each.
-TINY = ModelShape(name="tiny", n_layers=4, d_model=4, n_heads=2, n_kv_heads=2, head_dim=2, d_ff=8, vocab_size=10, seq_len=16)
-# The same with 4 experts of 96 parameters each in place of the feed-forward, and a router of 4 * 4 = 16.
-TINY_EXPERTS = replace(TINY, name="tiny_experts", d_ff=0, n_experts=4, experts_top_k=2, d_ff_expert=8)
 STACK = Stack(
     name="eager",
     family=StackFamily.TORCH,
@@ -44,14 +40,6 @@ STACK = Stack(
     gradient_bytes=4,
     source="round number",
 )
-
-
-def layout(n_micro: int = 1, micro_batch_size: int = 1, data_parallel_size: int = 1, **sizes: Any) -> Layout:
-    """A layout from the sizes that differ from 1."""
-    plan = ParallelPlan(data_parallel_size=data_parallel_size, **sizes)
-    sequences = n_micro * micro_batch_size * data_parallel_size
-    batch = BatchPlan(micro_batch_size=micro_batch_size, global_batch_size=sequences, data_parallel_size=data_parallel_size)
-    return layout_of(plan, batch)
 
 
 @pytest.mark.parametrize(
