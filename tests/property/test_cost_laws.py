@@ -110,7 +110,7 @@ def test_more_devices_at_fixed_work_never_raise_the_compute_term(shape: ModelSha
     assert float(many) <= float(few) * (1 + 1e-12)
 
 
-@settings(deadline=None)  # one prediction asks for advice, a search of five runs
+@settings(deadline=None, max_examples=25)  # one prediction asks for advice, a search of five runs
 @given(SHAPES, layouts(), STACKS)
 def test_percentiles_are_in_order_and_parts_add_up(shape: ModelShape, plan: Layout, stack: Stack) -> None:
     calibration = Calibration(posterior=condition(PUBLISHED, None), told=(), not_told=())
