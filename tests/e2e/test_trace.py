@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench.facts.profile import Collective
 from bench.facts.trace import MeshAxis
 from bench.store.profiles import read_trace
@@ -10,6 +12,7 @@ from tests.conftest import Bench
 HUNDRED_THOUSAND = ("plan=fsdp_tp", "plan.tensor_parallel_size=8", "plan.data_parallel_replicate_size=1250", "n_devices=100000")
 
 
+@pytest.mark.slow  # twenty seconds; test_traffic traces a hundred thousand devices of a small model in the quick suite
 def test_grok_1_on_a_hundred_thousand_devices_takes_seconds(bench: Bench, tmp_path: Path) -> None:
     done = bench("trace", *HUNDRED_THOUSAND, "out=kept", timeout=60)
     assert done.returncode == 0, done.stderr
