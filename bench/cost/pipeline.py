@@ -26,7 +26,8 @@ def layers_of_last_stage(n_layers: int, pp: Array) -> Array:
 def balanced_layers(n_layers: int, head_layers: float, pp: Array) -> tuple[Array, Array]:
     """Layers on the first and on the last stage, where a stage is closed as soon as the cost dealt out reaches its share.
 
-    `head_layers` is the head's cost in layers. Stages without a layer come last. Source: nanotron, models/base.py, build_model.
+    `head_layers` is the head's cost in layers. Stages without a layer come last. Source: nanotron, models/base.py, build_model; its
+    public code closes a stage only beyond the share, but the memory that the sweep's DDP runs hold says at it.
     """
     share = (n_layers + head_layers) / pp
     first = np.minimum(n_layers, np.ceil(share - ROUNDING))
