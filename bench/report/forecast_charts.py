@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.facts.prediction import Part, PlanSearch, Prediction, RunnerUp
 from bench.facts.units import GIB
-from bench.report.chart import Axis, Chart, Kind, Series
+from bench.report.chart import Axis, Chart, Kind, Series, Span
 from bench.report.format import gibibytes, percent, seconds, significant
 from bench.report.tables import plan_words
 
@@ -95,13 +95,18 @@ def front_chart(search: PlanSearch) -> Chart:
             dotted=True,
         )
 
+    room = search.capacity_bytes
+    close = [one for one in search.runners_up if one.need_bytes < 1.5 * room]
+    beyond = len(search.runners_up) - len(close)
+    not_drawn = f" {beyond} of other sizes, beyond 1.5 times the memory, are in the table only." if beyond else ""
     return Chart(
         f"front-{search.cluster}",
         f"Plans of {search.target} on {search.cluster}",
         f"{search.n_plans:,} plans considered, {search.n_fitting:,} fit {gibibytes(search.capacity_bytes)} per device; the fastest, "
-        f"{plan_words(search.front[0].plan)}, takes {significant(search.front[0].need_bytes / GIB)} GiB.",
+        f"{plan_words(search.front[0].plan)}, takes {significant(search.front[0].need_bytes / GIB)} GiB.{not_drawn}",
         Axis("GiB on the fullest device"),
         Axis("% slower per token than the fastest", from_zero=True),
-        (points("front", search.front, 0, Kind.LINE), points("best of other sizes", search.runners_up, 1, Kind.POINTS)),
+        (points("front", search.front, 0, Kind.LINE), points("best of other sizes", close, 1, Kind.POINTS)),
+        (Span(room / GIB, room / GIB, "memory"),),
         provenance="predicted",
     )
