@@ -48,7 +48,7 @@ OUTSIDE: dict[str, set[str]] = {
     "subprocess": {"run"},
     "random": set(),
     "logging": {"run"},
-    "time": {"run", "report"},
+    "time": {"run", "report", "store"},
 }
 
 
