@@ -151,6 +151,7 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    page: bool
     name: str
     out: str | None
 

@@ -25,7 +25,7 @@ FLOORS: dict[str, set[str]] = {
     "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
     "worker": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
     "jobs": {"errors", "facts", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
-    "reporting": {"errors", "facts", "store", "report", "config"},
+    "reporting": {"errors", "facts", "cost", "store", "report", "config", "backtest", "forecast"},
     "sweep": {"errors", "facts", "store", "report", "config", "jobs"},
     "api": {
         "errors",
