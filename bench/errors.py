@@ -49,6 +49,12 @@ class DoesNotFit(BenchError):
     exit_code = ExitCode.DOES_NOT_FIT
 
 
+class StoreUnavailable(BenchError):
+    """A store of results that cannot be read now; nothing measured is lost, and another attempt may go well."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
 def error_for(exit_code: int, text: str) -> BenchError:
     """The exception that a worker's exit code and text stand for."""
     kinds = (UsageError, InvalidMeasurement, DoesNotFit)

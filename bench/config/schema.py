@@ -133,6 +133,7 @@ class Config:
     calibration: str | None
     result: str | None
     n_devices: int | None
+    results_uri: str | None
     name: str
     out: str | None
 
