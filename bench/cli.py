@@ -1,8 +1,11 @@
 """The command line: one verb, key=value overrides, one line for every error."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,14 +15,16 @@ import bench
 from bench import api, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
-from bench.errors import BenchError, ExitCode, UsageError
+from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.plan_tables import plan_tables, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
+from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.report.trace_tables import trace_table
+from bench.sweep import sweep as run_sweep
 from bench.worker import work
 
 
@@ -55,6 +60,14 @@ def slice_target(options: argparse.Namespace) -> int:
         print_tables(slice_table(kept[0]))
         tell(f"kept in {kept[1]}")
     return ExitCode.OK
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Measure every combination of what the overrides name; what fails is a row, what was stopped goes on."""
+    done, folder = run_sweep(*options.overrides)
+    print_tables(sweep_table(done))
+    tell(f"kept in {folder}")
+    return ExitCode.OK if done.n_measured else ExitCode.FAILURE
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -122,6 +135,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": run,
     "probe": probe,
     "slice": slice_target,
+    "sweep": sweep,
     "predict": predict,
     "plan": plan,
     "backtest": backtest,
@@ -157,16 +171,33 @@ def _epilog() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; every expected error is one line on the standard error."""
     try:
-        options = _parser().parse_intermixed_args(arguments)
-        verb = VERBS.get(options.verb)
-        if verb is None:
-            raise UsageError(
-                f"no verb '{options.verb}'{nearest(options.verb, VERBS)} (verbs: {', '.join(v for v in VERBS if v != 'worker')})"
-            )
-        return int(verb(options))
+        with _listening():
+            options = _parser().parse_intermixed_args(arguments)
+            verb = VERBS.get(options.verb)
+            if verb is None:
+                known = ", ".join(v for v in VERBS if v != "worker")
+                raise UsageError(f"no verb '{options.verb}'{nearest(options.verb, VERBS)} (verbs: {known})")
+            return int(verb(options))
     except BenchError as error:
         tell(f"bench: {error}")
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        tell("bench: interrupted; nothing was kept")
-        return int(ExitCode.INTERRUPTED)
+
+
+@contextmanager
+def _listening() -> Iterator[None]:
+    """Being asked to stop is an error like others inside, except while ranks run: their launcher listens then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is _stop:  # a rank has come to listen in its own way
+                signal.signal(number, handler)
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    kind = Interrupted if number == signal.SIGINT else Preempted
+    raise kind(f"asked to stop by {signal.Signals(number).name}; run the same command again")

@@ -49,14 +49,40 @@ class DoesNotFit(BenchError):
     exit_code = ExitCode.DOES_NOT_FIT
 
 
-class StoreUnavailable(BenchError):
-    """A store of results that cannot be read now; nothing measured is lost, and another attempt may go well."""
+class Preempted(BenchError):
+    """Somebody has asked for this machine; what was measured is kept, and the same command goes on from there."""
 
     exit_code = ExitCode.PREEMPTED
 
 
+class RankLost(Preempted):
+    """A rank was killed, and memory was not the reason: the same command may well succeed."""
+
+
+class StoreError(BenchError):
+    """A file could not be written."""
+
+
+class StoreUnavailable(StoreError):
+    """A store of results cannot be read now; nothing measured is lost, and another attempt may go well."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
+class TimedOut(BenchError):
+    """Something took longer than it was allowed to."""
+
+    exit_code = ExitCode.TIMEOUT
+
+
+class Interrupted(BenchError):
+    """The user has pressed Ctrl-C; what was measured is kept."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 def error_for(exit_code: int, text: str) -> BenchError:
     """The exception that a worker's exit code and text stand for."""
-    kinds = (UsageError, InvalidMeasurement, DoesNotFit)
+    kinds = (UsageError, InvalidMeasurement, DoesNotFit, Preempted, TimedOut)
     kind = next((k for k in kinds if k.exit_code == exit_code), WorkerError)
     return kind(text)

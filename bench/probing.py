@@ -30,7 +30,7 @@ def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> De
     """The profile on rank 0, None on the others, which are needed for the collectives and then leave."""
     tell = progress or (lambda _: None)
     backend, threads = find_backend(_given(config.device.backend)), _threads(config, place.local_world_size)
-    join_world(place, backend is Backend.CPU, threads)
+    join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
     device = LocalDevice(backend, place.local_rank)
     environment, nodes = capture_environment(device, place.world_size), nodes_of_ranks(place)
     points, lacking = probe_collectives(config.probe, device, nodes, tell)

@@ -1,11 +1,15 @@
 """What one rank does: survey, resolve, measure. The same under our own launcher and under torchrun or srun."""
 
 import os
+import re
 import sys
 import traceback
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+import torch
 from accelerate.utils import broadcast_object_list
 from torch.distributed import destroy_process_group, is_initialized
 
@@ -15,8 +19,9 @@ from bench.config.resolve import Demand, models, needs_trial, resolve, run_spec
 from bench.config.schema import Config
 from bench.cost.flops import Convention, flops_per_token
 from bench.cost.memory import run_bytes
-from bench.errors import BenchError, ExitCode
+from bench.errors import BenchError, DoesNotFit, ExitCode, StoreError, TimedOut, WorkerError
 from bench.facts.hardware import Backend
+from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
 from bench.facts.result import Measured
 from bench.probing import probe, time_slice
@@ -25,38 +30,67 @@ from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.environment import capture_environment
 from bench.run.launch import RankPlace, find_place, join_world
 from bench.run.measure import measure_steps
+from bench.run.preempt import Guard, ignore_stop_signals
 from bench.run.survey import TRIAL_SHAPE, take_survey
+from bench.store.attempts import at_work
+from bench.store.failures import write_failure
 from bench.store.profiles import write_profile, write_slice
-from bench.store.results import read_config, write_config, write_failure, write_measured
+from bench.store.results import read_config, write_measured
+
+TRACE = "trace-rank0.json"
 
 
 def work(run_dir: Path, task: str = "run") -> int:
     """The exit code of one rank, which reads config.yaml from the run directory; rank 0 leaves there what the task has found."""
     place = find_place(os.environ)
     assert place is not None, "a worker is started by a launcher"
-    screen = _redirect(run_dir / "log" / f"rank{place.rank}.log")
+    rank = place.rank
+    guard = Guard(before_leaving=lambda text: write_failure(run_dir, rank, ExitCode.PREEMPTED, f"rank {rank} was {text}"))
+    guard.install()
+    screen = _redirect(run_dir / "log" / f"rank{rank}.log")
+    with at_work(run_dir):
+        return _work(run_dir, task, place, screen, guard)
+
+
+def _work(run_dir: Path, task: str, place: RankPlace, screen: TextIO, guard: Guard) -> int:
+    rank = place.rank
     try:
-        TASKS[task](run_dir, load(read_config(run_dir)), place, ProgressLine(screen) if place.rank == 0 else None)
+        TASKS[task](run_dir, load(read_config(run_dir)), place, ProgressLine(screen) if rank == 0 else None, guard)
     except BenchError as error:
-        write_failure(run_dir, place.rank, error.exit_code, str(error))
+        write_failure(run_dir, rank, error.exit_code, str(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # whatever it is, its traceback belongs into this rank's log and its cause to the parent
         traceback.print_exc()
-        write_failure(run_dir, place.rank, ExitCode.FAILURE, f"rank {place.rank}: {type(error).__name__}: {_first_line(error)}")
-        return ExitCode.FAILURE
+        known = known_failure(error, rank)
+        write_failure(run_dir, rank, known.exit_code, str(known))
+        return known.exit_code
     finally:
+        ignore_stop_signals()
         if is_initialized():
             destroy_process_group()
     return ExitCode.OK
 
 
-def measure(config: Config, place: RankPlace, progress: ProgressLine | None, run_dir: Path | None) -> Measured:
-    """What all ranks measured together, the same on every rank. A trace that was asked for goes to the run directory."""
-    tell = progress or (lambda _: None)
+def known_failure(error: Exception, rank: int) -> BenchError:
+    """What an exception out of torch means."""
+    text = f"rank {rank}: {type(error).__name__}: {_first_line(error)}"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return DoesNotFit(f"rank {rank} ran out of memory; use a smaller train.micro_batch_size or model ({_first_line(error)})")
+    if isinstance(error, RuntimeError) and re.search(r"timed? ?out|timeout", str(error), re.IGNORECASE):
+        return TimedOut(f"rank {rank} waited in vain for another rank (measure.collective_timeout_s)")
+    return WorkerError(text)
+
+
+def measure(config: Config, place: RankPlace, progress: ProgressLine | None, launch_dir: Path | None, guard: Guard) -> Measured:
+    """What all ranks measured together, the same on every rank.
+
+    Rank 0 leaves it in its launch directory, and meanwhile what was measured so far; a trace that was asked for goes there too.
+    """
+    tell, guard.grace_s = progress or (lambda _: None), config.measure.grace_s
     backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
     asked = config.device.threads_per_rank
     threads = max(1, n_cores() // place.local_world_size) if asked == "auto" else asked
-    join_world(place, backend is Backend.CPU, threads)
+    join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
     device = LocalDevice(backend, place.local_rank)
     environment = capture_environment(device, place.world_size)
     tell("survey: devices, memory, and a short trial of each precision")
@@ -64,26 +98,47 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, run
     survey = take_survey(device, place.world_size, place.local_world_size, threads, trial)
     resolved = resolve(config, survey, {shape.name: _demand(shape) for shape in models(config)})
     resolved = load(broadcast_object_list([encode(resolved)])[0])
-    trace = run_dir / "trace-rank0.json" if run_dir and place.rank == 0 else None
-    measurement = measure_steps(run_spec(resolved), device, environment.host, tell, trace)
+    own_dir = launch_dir if place.rank == 0 else None
+    told = partial(Measured, config=encode(resolved), environment=environment, survey=survey)
+    measurement = measure_steps(
+        run_spec(resolved), device, environment.host, progress=tell, guard=guard,
+        keep=lambda so_far: _keep(own_dir, told(measurement=so_far)), trace=own_dir / TRACE if own_dir else None,
+    )  # fmt: skip
     if progress:
         progress.close()
-    return Measured(config=encode(resolved), environment=environment, survey=survey, measurement=measurement)
+    try:
+        if own_dir:
+            write_measured(own_dir, told(measurement=measurement))
+    except OSError as error:
+        raise unwritten(own_dir or Path(), error, [measurement.tokens_per_s]) from None
+    return told(measurement=measurement)
 
 
-def _run(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
-    measured = measure(config, place, progress, run_dir)
-    if place.rank == 0:
-        write_config(run_dir, measured.config)
-        write_measured(run_dir, measured)
+def unwritten(folder: Path, error: OSError, estimates: Sequence[Estimate]) -> StoreError:
+    """What is to be said where a disk refuses a result: the figures themselves, which are nowhere else."""
+    figures = "; ".join(f"{e.value:,.0f} tokens/s, {e.confidence:.0%} interval {e.low:,.0f} to {e.high:,.0f}" for e in estimates)
+    return StoreError(f"out: {folder} cannot be written ({error.strerror}); measured: {figures or 'nothing'}; make room, run it again")
 
 
-def _probe(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
+def _keep(own_dir: Path | None, so_far: Measured) -> None:
+    """Nothing; a snapshot is on disk. A disk that refuses it does not stop the measurement: the next one may go through."""
+    try:
+        if own_dir:
+            write_measured(own_dir, so_far)
+    except OSError as error:
+        sys.stderr.write(f"a snapshot was not kept: {error}\n")
+
+
+def _run(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, guard: Guard) -> None:
+    measure(config, place, progress, run_dir, guard)
+
+
+def _probe(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, _: Guard) -> None:
     if profile := probe(config, place, progress):
         write_profile(run_dir, profile)
 
 
-def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None) -> None:
+def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, _: Guard) -> None:
     if place.rank == 0:
         write_slice(run_dir, time_slice(config, place, progress))
 

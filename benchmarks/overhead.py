@@ -24,6 +24,7 @@ from bench.run.clock import StepClock
 from bench.run.data import POOL_STEPS, TokenPool
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.launch import RankPlace, join_world
+from bench.run.preempt import Guard
 from bench.run.stopping import MOST_STEPS_PER_WINDOW, WINDOW_S
 from bench.run.train import Trainer
 from bench.run.transformer import Transformer
@@ -57,8 +58,8 @@ def one_device_spec(overrides: Sequence[str]) -> RunSpec:
 
 def harness_window(spec: RunSpec, device: LocalDevice) -> Window:
     """A window of the harness."""
-    trainer, clock = Trainer(spec, device), CpuClock(device, MOST_STEPS_PER_WINDOW)
-    return lambda n_steps: (run_window(trainer, clock, n_steps)[1], clock.cpu_s)
+    trainer, clock, guard = Trainer(spec, device), CpuClock(device, MOST_STEPS_PER_WINDOW), Guard(before_leaving=print)
+    return lambda n_steps: (run_window(trainer, clock, n_steps, guard)[1], clock.cpu_s)
 
 
 def bare_window(spec: RunSpec, device: LocalDevice) -> Window:

@@ -1,5 +1,6 @@
 """conf/ and overrides to one plain mapping, by Hydra; and its complaints in one line."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,18 @@ def compose(overrides: Sequence[str]) -> Config:
     return load(compose_plain(overrides))
 
 
+def expand(overrides: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Every combination of the values that overrides such as `model=tiny,dense_5m` or `train.seed=range(3)` name, the last fastest."""
+    return tuple(itertools.product(*map(_values, overrides)))
+
+
+def _values(text: str) -> tuple[str, ...]:
+    override = _any_parsed(text)
+    if not override.is_sweep_override():
+        return (text,)
+    return tuple(f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
+
+
 def load(plain: dict[str, Any]) -> Config:
     """The configuration that a composed mapping describes."""
     return decode(Config, fill_head_dim(plain))
@@ -79,13 +92,17 @@ def _hydra_compose(overrides: Sequence[str]) -> DictConfig:
         return hydra.compose("config", list(overrides))
 
 
-def _parsed(text: str) -> Override:
+def _any_parsed(text: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(text)
+        return OverridesParser.create().parse_override(text)
     except HydraException:
         raise UsageError(f"'{text}' is not of the form key=value; quote values with spaces or brackets as in out='\"my dir\"'") from None
+
+
+def _parsed(text: str) -> Override:
+    override = _any_parsed(text)
     if override.is_sweep_override():
-        raise UsageError(f"'{text}' names several values; a run takes one: repeat the command for each")
+        raise UsageError(f"'{text}' names several values; a run takes one; use bench sweep")
     return override
 
 

@@ -106,6 +106,21 @@ class SliceRequest:
 
 
 @fact
+class SweepPolicy:
+    """How the points of a sweep are run."""
+
+    points: str | None  # a YAML file: a list of points, each a list of overrides; None: the grid of the command line alone
+    timeout_s: float  # of one launch
+    retries: int  # of a point whose rank was killed
+    seed: int  # of the order of points, which is drawn anew for every round of launches
+
+    def __post_init__(self) -> None:
+        require(self.timeout_s > 0, f"timeout_s {self.timeout_s:g} must be above 0")
+        require(self.retries >= 0, f"retries {self.retries} must not be negative")
+        require(self.seed >= 0, f"seed {self.seed} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -129,6 +144,7 @@ class Config:
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    sweep: SweepPolicy
     rows: str | None
     calibration: str | None
     result: str | None

@@ -23,6 +23,8 @@ class WarningKind(StrEnum):
     SHARED_DEVICE = "shared_device"
     THROTTLED = "throttled"
     SLOW_RANK = "slow_rank"
+    CUT_SHORT = "cut_short"
+    OTHER_HOSTS = "other_hosts"
 
 
 @fact
@@ -48,6 +50,11 @@ class Environment:
     driver: str | None
     variables: dict[str, str]  # environment variables that may change speed
     started_at: str  # ISO 8601 in UTC; a label, never a source of durations
+
+    @property
+    def machine_kind(self) -> tuple[object, ...]:
+        """What must be alike in two machines whose launches are pooled: processor, devices, driver and torch."""
+        return self.cpu, self.n_cores, self.devices, self.driver, self.python, self.packages.get("torch")
 
 
 @fact
@@ -116,6 +123,7 @@ class MeasureEnd(StrEnum):
     STEPS = "steps"
     TARGET = "target"
     BUDGET = "budget"
+    PREEMPTED = "preempted"  # so far: the machine was wanted back, or this is a snapshot of a launch that ended later
 
 
 @fact
@@ -173,6 +181,16 @@ class Measurement:
     breakdown: StepBreakdown | None = None
     memory: tuple[MemoryUse, ...] = ()  # by rank
     telemetry: Telemetry | None = None  # None where nothing here tells of power, clocks or temperature
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether measuring was cut short."""
+        return self.measure_end is MeasureEnd.PREEMPTED
+
+    @property
+    def n_steps(self) -> int:
+        """Timed steps."""
+        return self.tokens_per_s.n_steps
 
     @property
     def tokens_per_s_per_device(self) -> float:

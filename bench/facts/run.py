@@ -21,6 +21,8 @@ class MeasurePolicy:
     launches: int = 1  # independent launches, each with its own processes, warm-up and interval
     breakdown_steps: int = 10  # steps after the timed ones that are cut into phases; 0 leaves the breakdown out
     trace: bool = False  # write a torch.profiler trace of a few more steps
+    collective_timeout_s: float = 300.0  # a rank that has not come to a collective by then is given up, and the run with it
+    grace_s: float = 20.0  # from being asked to stop to leaving, with what was measured kept
 
     def __post_init__(self) -> None:
         require(self.steps is None or self.steps >= 2, f"steps {self.steps} must be at least 2, or null to stop by target_ci")
@@ -35,6 +37,8 @@ class MeasurePolicy:
         )
         require(self.warmup_tolerance > 0, f"warmup_tolerance {self.warmup_tolerance:g} must be above 0")
         require(self.launches >= 1, f"launches {self.launches} must be at least 1")
+        require(self.collective_timeout_s > 0, f"collective_timeout_s {self.collective_timeout_s:g} must be above 0")
+        require(self.grace_s >= 0, f"grace_s {self.grace_s:g} must not be negative")
         require(self.breakdown_steps >= 0, f"breakdown_steps {self.breakdown_steps} must not be negative")
 
 

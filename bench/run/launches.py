@@ -1,5 +1,6 @@
 """Several independent launches of one configuration as one measurement."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,37 @@ import numpy as np
 
 from bench import stats
 from bench.facts.measurement import Estimate, Measurement, MeasurementWarning, WarningKind
+from bench.facts.run import MeasurePolicy
+
+
+def share_left(policy: MeasurePolicy, launches: Sequence[tuple[MeasurePolicy, Measurement]]) -> float:
+    """The share of one launch that is still to be measured after these, each with what it was asked for; 0 when nothing is.
+
+    A launch that was cut short has measured its part if it has steps enough to tell an interval; a further one takes the rest.
+    """
+    left = policy.launches - sum(_share(policy, asked, done) for asked, done in launches)
+    return min(1.0, left) if left > 1e-9 else 0.0
+
+
+def _share(policy: MeasurePolicy, asked: MeasurePolicy, done: Measurement) -> float:
+    if policy.steps and asked.steps:
+        steps = done.n_steps if done.is_partial else asked.steps
+        return steps / policy.steps if is_counted(policy, done) else 0.0
+    if not done.is_partial:
+        return asked.budget_s / policy.budget_s
+    return min(1.0, sum(done.ranks[0].window_s) / policy.budget_s) if is_counted(policy, done) else 0.0
+
+
+def is_counted(policy: MeasurePolicy, launch: Measurement) -> bool:
+    """Whether a launch has steps enough for a place in the mean."""
+    return launch.n_steps >= min(policy.min_steps, policy.steps or policy.min_steps)
+
+
+def scaled(policy: MeasurePolicy, share: float) -> MeasurePolicy:
+    """What a launch is asked for that takes only a share of a whole one."""
+    if policy.steps is None:
+        return replace(policy, budget_s=policy.budget_s * share)
+    return replace(policy, steps=max(min(policy.min_steps, policy.steps), math.ceil(share * policy.steps)))
 
 
 def pooled(launches: Sequence[Measurement], target_ci: float) -> Measurement:
@@ -14,7 +46,7 @@ def pooled(launches: Sequence[Measurement], target_ci: float) -> Measurement:
 
     What was wrong with any of them is said with its number; whether the interval is too wide is asked of the pooled one.
     """
-    first = launches[0]
+    first = next((m for m in launches if not m.is_partial), launches[0])
     if len(launches) == 1:
         return first
     within = first.spread

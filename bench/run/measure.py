@@ -1,6 +1,6 @@
 """A measured run: warm-up, timed windows, then what explains them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +10,57 @@ from accelerate.utils import gather_object
 from torch.profiler import ProfilerActivity, profile
 
 from bench import stats
+from bench.errors import Preempted
 from bench.facts.breakdown import StepBreakdown
-from bench.facts.measurement import Estimate, LateStep, Measurement, RankSamples, Spread
+from bench.facts.measurement import Estimate, LateStep, MeasureEnd, Measurement, RankSamples, Spread
 from bench.facts.run import RunSpec
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice
 from bench.run.memory import memory_use
 from bench.run.phases import break_down
 from bench.run.plant import planted
+from bench.run.preempt import Guard
 from bench.run.record import Record, find_faults, find_warnings, finite
 from bench.run.sources import find_source
 from bench.run.stopping import MOST_STEPS_PER_WINDOW
 from bench.run.telemetry import Sampler, totals
 from bench.run.train import Trainer
-from bench.run.windows import Progress, foreign_load, measure_windows, no_garbage_collection, warm_up
+from bench.run.windows import Progress, Watch, foreign_load, measure_windows, no_garbage_collection, warm_up
 
 TRACED_STEPS = 3
 
 
-def measure_steps(spec: RunSpec, device: LocalDevice, host: str, progress: Progress, trace: Path | None = None) -> Measurement:
-    """A measured run, the same on every rank. `progress` is told in words how far it is; a profiler trace of rank 0 goes to `trace`."""
+Keep = Callable[[Measurement], None]
+
+
+def measure_steps(
+    spec: RunSpec, device: LocalDevice, host: str, *, progress: Progress, guard: Guard, keep: Keep, trace: Path | None = None
+) -> Measurement:
+    """A measured run, the same on every rank.
+
+    `progress` is told in words how far it is; `keep` is given on every rank what was measured so far, now and then; a profiler
+    trace of rank 0 goes to `trace`. Raises Preempted on all ranks where one was asked to stop, after `keep` has had the last.
+    """
     progress(f"set-up: {spec.model.name} on {spec.world_size} x {spec.backend}")
     trainer = planted(Trainer(spec, device))
     record = Record(before=trainer.examine())
     clock, sampler = StepClock(device, MOST_STEPS_PER_WINDOW), Sampler(find_source(device))
+
+    def snapshot() -> None:
+        record.after = trainer.examine()
+        own = _rank_samples(device, host, trainer, record)
+        keep(_measurement(spec, device, trainer, record, gather_object([own]), end=MeasureEnd.PREEMPTED))
+
+    watch = Watch(sampler=sampler, guard=guard, progress=progress, snapshot=snapshot)
     with no_garbage_collection():
-        record.warmup_end = warm_up(spec.measure, trainer, clock, record, progress)
-        with foreign_load(record, host):
-            measure_windows(spec, trainer, clock, sampler=sampler, record=record, progress=progress)
+        record.warmup_end = warm_up(spec.measure, trainer, clock, guard=guard, record=record, progress=progress)
+        try:
+            with foreign_load(record, host):
+                measure_windows(spec, trainer, clock, record, watch)
+        except Preempted:
+            if record.step_s:
+                snapshot()
+            raise
     record.after = trainer.examine()
     own = _rank_samples(device, host, trainer, record)
     n_tokens = spec.tokens_per_step * len(record.step_s)
@@ -47,7 +70,7 @@ def measure_steps(spec: RunSpec, device: LocalDevice, host: str, progress: Progr
     record.breakdown = break_down(spec, trainer, device, host)
     if spec.measure.trace:
         _trace(trainer, trace)
-    return _measurement(spec, device, trainer, record, gather_object([own]))
+    return _measurement(spec, device, trainer, record, gather_object([own]), end=record.measure_end)
 
 
 def _trace(trainer: Trainer, path: Path | None) -> None:
@@ -73,7 +96,9 @@ def _rank_samples(device: LocalDevice, host: str, trainer: Trainer, record: Reco
     )
 
 
-def _measurement(spec: RunSpec, device: LocalDevice, trainer: Trainer, record: Record, everyone: Sequence[Any]) -> Measurement:
+def _measurement(
+    spec: RunSpec, device: LocalDevice, trainer: Trainer, record: Record, everyone: Sequence[Any], *, end: MeasureEnd | None
+) -> Measurement:
     estimate = stats.throughput(record.world_step_s, spec.tokens_per_step, spec.measure.confidence)
     return Measurement(
         backend=spec.backend,
@@ -99,7 +124,7 @@ def _measurement(spec: RunSpec, device: LocalDevice, trainer: Trainer, record: R
         grad_norm=finite(record.after.grad_norm),
         warnings=find_warnings(spec.measure, record, estimate),
         invalid=find_faults(record),
-        measure_end=record.measure_end,
+        measure_end=end,
         spread=_spread(estimate, {samples.host for samples in everyone}, record.breakdown),
         late_steps=_late_steps(record.world_step_s),
         breakdown=record.breakdown,

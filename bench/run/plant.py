@@ -3,6 +3,9 @@
 slow_rank:RANK:SECONDS   that rank sleeps before every step
 drift:SECONDS            every rank's n-th step takes n times so much longer
 nan:STEP                 before that step every parameter becomes not-a-number
+hang:RANK:STEP           that rank does not come to that step
+hoard:RANK:STEP          that rank takes memory until there is no more
+clock:STEP:SECONDS       before that step the wall clock jumps
 """
 
 import math
@@ -17,6 +20,8 @@ from torch import Tensor
 from bench.errors import UsageError
 from bench.run.train import Trainer
 
+FOREVER_S = 3600.0
+HOARD_BYTES = 2**30
 Fault = Callable[[Trainer, int], None]
 
 
@@ -50,7 +55,25 @@ def fault_of(text: str) -> Fault:
             return lambda _, n: time.sleep(n * float(seconds))
         case ["nan", step]:
             return lambda trainer, n: _spoil(trainer) if n == int(step) else None
-    raise UsageError(f"BENCH_PLANT: {text} given; use slow_rank:RANK:SECONDS, drift:SECONDS or nan:STEP, or unset it")
+        case ["hang", rank, step]:
+            return lambda trainer, n: time.sleep(FOREVER_S if (trainer.rank, n) == (int(rank), int(step)) else 0.0)
+        case ["hoard", rank, step]:
+            return lambda trainer, n: _hoard() if (trainer.rank, n) == (int(rank), int(step)) else None
+        case ["clock", step, seconds]:
+            return lambda _, n: _move_clock(float(seconds)) if n == int(step) else None
+    raise UsageError(f"BENCH_PLANT: {text} given; use slow_rank:RANK:SECONDS or another of bench/run/plant.py, or unset it")
+
+
+def _hoard() -> None:
+    hoard = []
+    while True:
+        hoard.append(torch.empty(HOARD_BYTES, dtype=torch.uint8))  # addresses alone: a limit on them is what tests set
+
+
+def _move_clock(seconds: float) -> None:
+    wall_s, wall_ns = time.time, time.time_ns
+    time.time = lambda: wall_s() + seconds
+    time.time_ns = lambda: wall_ns() + int(seconds * 1e9)
 
 
 @torch.no_grad()

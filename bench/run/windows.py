@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,15 @@ from bench import stats
 from bench.facts.measurement import WarmupEnd
 from bench.facts.run import MeasurePolicy, RunSpec
 from bench.run.clock import StepClock
+from bench.run.preempt import Guard
 from bench.run.record import Record
 from bench.run.stopping import StoppingRule
 from bench.run.telemetry import Sampler
 from bench.run.train import Trainer
 
 Progress = Callable[[str], None]
+SNAPSHOT_S = 5.0  # timed seconds after which what was measured is kept once more: so much is lost at most
+SNAPSHOT_STEPS = 20  # and steps, since a snapshot takes an untimed one
 
 
 @contextmanager
@@ -56,10 +60,10 @@ def _busy_core_s() -> float:
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
-def run_window(trainer: Trainer, clock: StepClock, n_steps: int) -> tuple[list[float], float]:
-    """Seconds of every step, and of the window, on this rank."""
+def run_window(trainer: Trainer, clock: StepClock, n_steps: int, guard: Guard) -> tuple[list[float], float]:
+    """Seconds of every step, and of the window, on this rank. Raises Preempted on all ranks where one was asked to stop."""
     gc.collect()
-    gather_object([trainer.rank])  # all ranks begin together
+    guard.stop_together()  # all ranks begin together
     clock.start()
     for _ in range(n_steps):
         trainer.step()
@@ -67,12 +71,12 @@ def run_window(trainer: Trainer, clock: StepClock, n_steps: int) -> tuple[list[f
     return clock.stop()
 
 
-def warm_up(policy: MeasurePolicy, trainer: Trainer, clock: StepClock, record: Record, progress: Progress) -> WarmupEnd:
+def warm_up(policy: MeasurePolicy, trainer: Trainer, clock: StepClock, *, guard: Guard, record: Record, progress: Progress) -> WarmupEnd:
     """What ended the warm-up: two stretches alike, or the cap. Exactly one of them."""
     stretch = max(2, policy.warmup_min_steps // 2)
     while len(record.warmup_s) < policy.warmup_max_steps:
         n_steps = min(stretch, policy.warmup_max_steps - len(record.warmup_s))
-        step_s, _ = run_window(trainer, clock, n_steps)
+        step_s, _ = run_window(trainer, clock, n_steps, guard)
         record.warmup_s += step_s
         progress(f"warm-up: {len(record.warmup_s)} steps, {step_s[-1] * 1e3:.1f} ms each")
         # the first step compiles and allocates; it never counts as steady
@@ -88,19 +92,34 @@ def agreed(word: Any) -> Any:
     return broadcast_object_list([word])[0]
 
 
-def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, *, sampler: Sampler, record: Record, progress: Progress) -> None:
-    """Nothing; the timed steps are in the record."""
+@dataclass(frozen=True)
+class Watch:
+    """What looks on while windows are measured: of power and clocks, of being asked to stop, of how far it is, of what is kept."""
+
+    sampler: Sampler
+    guard: Guard
+    progress: Progress
+    snapshot: Callable[[], None]  # collective
+
+
+def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: Record, watch: Watch) -> None:
+    """Nothing; the timed steps are in the record, and now and then a snapshot was taken of them."""
     typical_s = agreed(float(np.median(record.warmup_s[1:] or record.warmup_s)))
     rule = StoppingRule(spec.measure, spec.tokens_per_step, typical_s)
+    kept_s = 0.0
     while n_steps := agreed(rule.next_window(record.world_step_s)):
-        with sampler.window():
-            step_s, window_s = run_window(trainer, clock, n_steps)
+        with watch.sampler.window():
+            step_s, window_s = run_window(trainer, clock, n_steps, watch.guard)
         record.step_s += step_s
         record.window_s.append(window_s)
         record.steps_per_window.append(n_steps)
         record.world_step_s += _world_steps(gather_object([(step_s, window_s)]))
+        watch.guard.has_measured = True
         if trainer.rank == 0:
-            progress(_progress_text(spec, record))
+            watch.progress(_progress_text(spec, record))
+        if sum(record.world_step_s) - kept_s >= max(SNAPSHOT_S, SNAPSHOT_STEPS * typical_s):
+            watch.snapshot()
+            kept_s = sum(record.world_step_s)
     record.measure_end = agreed(rule.end)
 
 

@@ -25,8 +25,10 @@ FLOORS: dict[str, set[str]] = {
     "accuracy": {"facts", "cost", "backtest"},
     "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
     "worker": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
-    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "tracing", "worker", "forecast"},
-    "cli": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api", "forecast"},
+    "jobs": {"errors", "facts", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
+    "sweep": {"errors", "facts", "store", "report", "config", "jobs"},
+    "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "tracing", "worker", "forecast", "jobs"},
+    "cli": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api", "forecast", "sweep"},
     "__main__": {"cli"},
 }
 
@@ -38,7 +40,7 @@ OUTSIDE: dict[str, set[str]] = {
     "omegaconf": {"config"},
     "pydantic": {"codec", "config"},
     "pydantic_core": {"codec"},
-    "numpy": {"stats", "cost", "run", "backtest", "accuracy"},
+    "numpy": {"stats", "cost", "run", "backtest", "accuracy", "sweep"},
     "psutil": {"run"},
     "pynvml": {"run"},
     "torchao": {"run"},
@@ -48,7 +50,7 @@ OUTSIDE: dict[str, set[str]] = {
     "random": {"store"},  # jitter between tries
     "fsspec": {"store"},
     "logging": {"run"},
-    "time": {"run", "report"},
+    "time": {"run", "report", "store"},
 }
 
 

@@ -27,7 +27,7 @@ def test_the_tables_show_what_was_measured_and_four_clusters(small_run: Done) ->
 
 def test_the_run_directory_holds_every_file_whole(small_run: Done) -> None:
     names = {path.name for path in small_run[1].iterdir()}
-    assert names == {"config.yaml", "result.json", "steps.jsonl", "report.md", "log"}
+    assert names == {"config.yaml", "request.yaml", "result.json", "steps.jsonl", "report.md", "status.json", "log", ".lock"}
     assert {path.name for path in (small_run[1] / "log").iterdir()} == {"rank0.log", "rank1.log"}
 
 
@@ -87,7 +87,7 @@ def test_a_second_run_does_not_overwrite_the_first(small_run: Done) -> None:
     before = (small_run[1] / "result.json").read_bytes()
     done = run_bench("run", *SMALL, f"out={small_run[1]}", cwd=small_run[1].parent)
     assert done.returncode == 2
-    assert "already holds" in done.stderr
+    assert "was begun with measure.steps=60, now None" in done.stderr
     assert (small_run[1] / "result.json").read_bytes() == before
 
 

@@ -1,0 +1,98 @@
+"""Many configurations, each measured in processes of its own; what is finished stays, whatever happens to the rest."""
+
+import re
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.config.compose import compose, compose_plain, expand
+from bench.config.schema import SweepPolicy
+from bench.errors import BenchError, Interrupted, Preempted, RankLost, UsageError
+from bench.facts.attempt import RunState
+from bench.facts.sweep import Sweep, SweepPoint
+from bench.jobs import job_at
+from bench.report.markdown import markdown_table
+from bench.report.sweep_tables import sweep_table
+from bench.report.terminal import tell
+from bench.store.attempts import held, read_status
+from bench.store.results import open_run_dir
+from bench.store.sweeps import begin_sweep, read_list, read_sweep, write_sweep
+
+OF_THE_SWEEP = ("sweep.", "out=", "name=", "results_uri=")
+
+
+def sweep(*overrides: str) -> tuple[Sweep, Path]:
+    """What came of every point, and the folder that holds a run directory for each.
+
+    Launches are taken in rounds, the order of the points drawn anew in each; a point is on disk before the next begins. In a folder
+    that an earlier attempt was stopped in, points that are finished or have failed are left alone, and a point that was cut short
+    goes on. Raises UsageError before anything runs, and Preempted or Interrupted when asked to stop.
+    """
+    own = [text for text in overrides if text.startswith(OF_THE_SWEEP)]
+    config = compose(own)
+    points = points_of([text for text in overrides if text not in own], config.sweep)
+    _check(points)
+    folder = open_run_dir(config.out, config.name)
+    with held(folder):
+        begin_sweep(folder, points)
+        for turn in count():
+            if not (still_open := [point for point in points if _is_open(folder / point.name)]):
+                break
+            order = np.random.default_rng((config.sweep.seed, turn)).permutation(len(still_open))
+            for place, i in enumerate(order):
+                tell(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(still_open[i].overrides)}")
+                _one_launch(folder / still_open[i].name, still_open[i], config.sweep)
+                _write(folder, points)
+    return _write(folder, points), folder
+
+
+def points_of(overrides: Sequence[str], policy: SweepPolicy) -> tuple[SweepPoint, ...]:
+    """Every point: the listed ones, each with every combination of what the command line names. Raises UsageError where none is left."""
+    listed = read_list(Path(policy.points)) if policy.points else ((),)
+    combined = [(*more, *one) for one in listed for more in expand(overrides)]  # what is listed has the last word
+    varying = [{text for text in texts if any(text not in other for other in combined)} for texts in combined]
+    if not combined:
+        raise UsageError(f"sweep.points: {policy.points} lists no point; write lines such as - [model=tiny, plan=ddp]")
+    values = ["-".join(text.split("=", 1)[-1] for text in texts if text in own) for texts, own in zip(combined, varying, strict=True)]
+    names = [f"{i:03d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', value)[:60]}".rstrip("-") for i, value in enumerate(values)]
+    return tuple(SweepPoint(name=name, overrides=texts) for name, texts in zip(names, combined, strict=True))
+
+
+def _check(points: Sequence[SweepPoint]) -> None:
+    """Nothing; raises UsageError for a key or an option that is not there, which no point is to be blamed for."""
+    for point in points:
+        compose_plain(point.overrides)
+
+
+def _is_open(run_dir: Path) -> bool:
+    status = read_status(run_dir)
+    return status is None or status.state in (RunState.RUNNING, RunState.PARTIAL)
+
+
+def _one_launch(run_dir: Path, point: SweepPoint, policy: SweepPolicy) -> None:
+    """Nothing; one more launch of the point is kept, or the reason why there is none."""
+    plain: dict[str, Any] = compose_plain(point.overrides) | {"out": str(run_dir)}
+    for attempt in range(policy.retries + 1):
+        try:
+            with job_at(plain, place=None, is_last=attempt == policy.retries) as job:
+                if job.share_left() > 0:
+                    job.launch(policy.timeout_s)
+                if job.share_left() == 0:
+                    job.finish()
+        except RankLost as error:
+            tell(f"{point.name}: {error}")
+            continue
+        except (Preempted, Interrupted):
+            raise
+        except BenchError as error:
+            tell(f"{point.name}: {error}")
+        return
+
+
+def _write(folder: Path, points: Sequence[SweepPoint]) -> Sweep:
+    found = read_sweep(folder, points)
+    write_sweep(folder, found, markdown_table(sweep_table(found)) + "\n")
+    return found
