@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
+from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.model import ModelShape, Target, nearest_divisors
@@ -150,6 +151,8 @@ class Config:
     result: str | None
     n_devices: int | None
     results_uri: str | None
+    launch: LaunchRequest
+    engine: SlurmEngine
     name: str
     out: str | None
 

@@ -6,11 +6,10 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import psutil
-from torch.distributed import PrefixStore, TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousParameters, rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.api import RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
@@ -92,8 +91,7 @@ def address_of(interface: str) -> str:
 def rendezvous(node: NodePlace | None) -> dict[str, Any]:
     """Fields of torch's LaunchConfig by which agents meet: on loopback alone for one node, on the head's one address for several."""
     place = node or NodePlace(n_nodes=1, node_rank=0, head="127.0.0.1", port=0, attempt=f"bench-{os.getpid()}")
-    if BACKEND not in rendezvous_handler_registry._registry:
-        rendezvous_handler_registry.register(BACKEND, _meeting)
+    rendezvous_handler_registry.register(BACKEND, _meeting)
     return {
         "min_nodes": place.n_nodes,
         "max_nodes": place.n_nodes,
@@ -118,6 +116,10 @@ class _Meeting(StaticTCPRendezvous):
         self.place = place
         super().__init__(place.head, place.port, place.node_rank, place.n_nodes, place.attempt, int(place.join_timeout_s))
 
+    def get_backend(self) -> str:
+        """The name under which torch asks for it."""
+        return BACKEND
+
     def next_rendezvous(self) -> RendezvousInfo:
         """The store that all agents share. Raises UsageError for a port in use, WorkerError where nodes do not come."""
         if not self._store:
@@ -130,7 +132,7 @@ class _Meeting(StaticTCPRendezvous):
         try:
             listener = socket.create_server((address, self.place.port))
         except OSError as error:
-            raise UsageError(f"launch.master_port: {self.place.port} cannot be opened on {address} ({error.strerror}); use another") from None
+            raise UsageError(f"launch.master_port: {self.place.port} cannot be opened on {address} ({error.strerror})") from None
         self.master_port = listener.getsockname()[1]
         try:
             return TCPStore(
@@ -143,7 +145,7 @@ class _Meeting(StaticTCPRendezvous):
         try:
             return TCPStore(self.master_addr, self.master_port, self.world_size, False, self.timeout)
         except RuntimeError as error:
-            raise WorkerError(f"launch: {self._who()} waited {self.timeout} for {self.master_addr}:{self.master_port}: {_first_line(error)}") from None
+            raise WorkerError(f"launch: {self._who()} waited {self.timeout} for {self.place.head}: {_first_line(error)}") from None
 
     def _who(self) -> str:
         return f"node {self.rank} of {self.world_size}"

@@ -27,8 +27,10 @@ FLOORS: dict[str, set[str]] = {
     "worker": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
     "jobs": {"errors", "facts", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
     "sweep": {"errors", "facts", "store", "report", "config", "jobs"},
+    "following": {"errors", "run", "store", "report", "config", "jobs"},
+    "submit": {"errors", "facts", "run", "store", "config"},
     "api": {"errors", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "tracing", "worker", "forecast", "jobs"},
-    "cli": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "worker", "api", "forecast", "sweep"},
+    "cli": {"errors", "facts", "codec", "store", "report", "config", "worker", "api", "forecast", "sweep", "following", "submit"},
     "__main__": {"cli"},
 }
 
