@@ -7,12 +7,12 @@ from pathlib import Path
 from bench.config.compose import compose_plain, load
 from bench.config.resolve import check_early
 from bench.config.schema import Config
-from bench.errors import UsageError
+from bench.errors import Preempted, UsageError
 from bench.jobs import raise_failure
 from bench.report.terminal import tell
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import find_place, launch_ranks
-from bench.run.nodes import NodePlace, find_node
+from bench.run.nodes import NodePlace, find_node, wait_for_head
 from bench.store.failures import forget_failures
 from bench.store.results import RESULT, open_run_dir, write_config
 
@@ -56,5 +56,9 @@ def _launch(task: str, config: Config, node: NodePlace, folder: Path) -> None:
     check_early(config, n_local * node.n_nodes)
     threads = max(1, n_cores() // n_local) if config.device.threads_per_rank == "auto" else config.device.threads_per_rank
     tell(f"node {node.node_rank} of {node.n_nodes}: {n_local} ranks, joining {node.head}:{node.port}")
+    wait_for_head(node)
     ended = launch_ranks(["worker", str(folder), task], n_local, threads, config.measure.grace_s, node=node)
-    raise_failure(ended, folder, n_local * node.n_nodes)
+    try:
+        raise_failure(ended, folder, n_local * node.n_nodes)
+    except Preempted:
+        raise Preempted(f"node {node.node_rank} was asked to stop; node 0 keeps what was measured, and the same command goes on") from None

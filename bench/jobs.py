@@ -73,6 +73,8 @@ class Job:
         """The configuration of the next launch: what the first found for every `auto` holds for all."""
         first = next(iter(self.launches.values()), None)
         plain = dict(first.config if first else self.plain)
+        if find_node(os.environ, self.config.launch):  # what was asked for is of each node, what was found of all
+            plain["device"] = plain["device"] | {"n_devices": self.plain["device"]["n_devices"]}
         return plain | {"measure": encode(scaled(self.config.measure, self.share_left()))}
 
     def _put_other_machines_aside(self) -> None:

@@ -1,5 +1,6 @@
 """`bench submit`: the same command, as a job of a cluster's engine."""
 
+import re
 import shlex
 import sys
 

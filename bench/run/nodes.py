@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousParam
 from torch.distributed.elastic.rendezvous.api import RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from bench.errors import UsageError, WorkerError
+from bench.errors import Preempted, UsageError, WorkerError
 from bench.facts.engine import LaunchRequest
 
 PORT = 29500
@@ -86,6 +87,25 @@ def address_of(interface: str) -> str:
     if interface not in known:
         raise UsageError(f"launch.interface: no interface '{interface}' with an IPv4 address here (there are: {', '.join(known)})")
     return known[interface]
+
+
+def wait_for_head(node: NodePlace) -> None:
+    """Nothing, as soon as the first node listens. Raises WorkerError where it does not in time, or this process is asked to stop.
+
+    Connecting inside torch would be deaf to signals. The exit code is 1: the first node's, which tells the cause, is the higher one.
+    """
+    until = time.monotonic() + node.join_timeout_s
+    who = f"launch: node {node.node_rank} of {node.n_nodes}"
+    try:
+        while time.monotonic() < until:
+            try:
+                socket.create_connection((node.head, node.port), timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+    except Preempted as error:
+        raise WorkerError(f"{who} was asked to stop before node 0 listened on {node.head}:{node.port} ({error})") from None
+    raise WorkerError(f"{who}: nobody listens on {node.head}:{node.port} within {node.join_timeout_s:g} s; see what node 0 says")
 
 
 def rendezvous(node: NodePlace | None) -> dict[str, Any]:
