@@ -64,6 +64,10 @@ class Slurm:
         """What scontrol has printed."""
         return self._run("scontrol", *arguments)
 
+    def cancel(self, job: str) -> None:
+        """Nothing; the job was told to end, as its user would."""
+        self._run("scancel", job)
+
     def wait(self, holds: object, timeout_s: float) -> None:
         """Nothing, as soon as it holds."""
         until = time.monotonic() + timeout_s

@@ -1,6 +1,7 @@
 """A real Slurm of two nodes: jobs of `bench submit` run over both, survive a requeue, and leave logs and exit codes where the docs say."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_a_configuration_that_cannot_be_ends_the_job_with_2_and_is_not_tried_aga
     assert (told["JobState"], told["ExitCode"], told["Restarts"]) == ("FAILED", "2:0", "0")
     assert (out / "slurm" / "exit_codes").read_text() == "attempt 0 begun\nattempt 0 exit_code 2\n"
     assert "bench: plan" in (out / "slurm" / f"job-{job}.log").read_text()
+
+
+def test_a_job_that_its_user_cancels_is_not_put_back(slurm: Slurm, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    job = submit(slurm, tmp_path, ENDLESS, "measure.budget_s=3600", f"out={out}")
+    slurm.wait(lambda: measured_steps(out) > 0, 120)
+    slurm.cancel(job)
+    assert wait_for_end(slurm, job, 60)["JobState"] == "CANCELLED"
+    slurm.wait(lambda: "exit_code 75" in (out / "slurm" / "exit_codes").read_text(), 60)
+    time.sleep(8)  # longer than a requeued job waits
+    assert slurm.job(job)["JobState"] == "CANCELLED"
+    assert "attempt 1" not in (out / "slurm" / "exit_codes").read_text()
 
 
 def test_what_slurm_refuses_is_told_in_one_line(slurm: Slurm, tmp_path: Path) -> None:
