@@ -19,12 +19,13 @@ from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageErro
 from bench.following import follow, stay_alone
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
-from bench.report.plan_tables import plan_tables, uncertainty_table
+from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.report.trace_tables import trace_table
+from bench.reporting import report as write_report
 from bench.submit import submit as submit_job
 from bench.sweep import sweep as run_sweep
 from bench.worker import work
@@ -98,8 +99,8 @@ def predict(options: argparse.Namespace) -> int:
             sys.stdout.write(text)
         tell(f"{len(rows)} rows, {failed} without a prediction (column error)")
         return ExitCode.OK
-    predictions, left_out, run_dir = forecast.predict(*options.overrides)
-    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions))
+    predictions, scaling, left_out, run_dir = forecast.predict(*options.overrides)
+    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions), *map(scaling_table, scaling))
     tell(f"kept in {run_dir}")
     return ExitCode.OK
 
@@ -121,6 +122,12 @@ def plan(options: argparse.Namespace) -> int:
     searches, run_dir = forecast.plan(*options.overrides)
     print_tables(*(table for search in searches for table in plan_tables(search)))
     tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
+def report(options: argparse.Namespace) -> int:
+    """Make one page of what run directories hold."""
+    tell(f"written: {write_report(*options.overrides)}")
     return ExitCode.OK
 
 
@@ -156,6 +163,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "submit": submit,
     "predict": predict,
     "plan": plan,
+    "report": report,
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,

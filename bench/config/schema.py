@@ -149,6 +149,8 @@ class Config:
     rows: str | None
     calibration: str | None
     result: str | None
+    profile: str | None
+    slices: tuple[str, ...]
     n_devices: int | None
     results_uri: str | None
     launch: LaunchRequest
