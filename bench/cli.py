@@ -16,6 +16,7 @@ from bench import api, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
+from bench.following import follow, stay_alone
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
@@ -25,6 +26,7 @@ from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.report.trace_tables import trace_table
 from bench.reporting import report as write_report
+from bench.submit import submit as submit_job
 from bench.sweep import sweep as run_sweep
 from bench.worker import work
 
@@ -33,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure a training run here and project it to the clusters."""
     if options.cfg:
         return _show(options.overrides)
+    if follow("run", *options.overrides):
+        return ExitCode.OK
     result = api.run(*options.overrides)
     if not result.run_dir:
         return ExitCode.OK  # a rank that somebody else started: rank 0 tells
@@ -47,6 +51,8 @@ def probe(options: argparse.Namespace) -> int:
     """Measure what the devices here and the links between them reach, each alone."""
     if options.cfg:
         return _show(options.overrides)
+    if follow("probe", *options.overrides):
+        return ExitCode.OK
     if kept := api.probe(*options.overrides):
         print_tables(*profile_tables(kept[0]))
         tell(f"kept in {kept[1]}")
@@ -65,10 +71,21 @@ def slice_target(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Measure every combination of what the overrides name; what fails is a row, what was stopped goes on."""
+    stay_alone("sweep", [text for text in options.overrides if text.startswith("launch.")])
     done, folder = run_sweep(*options.overrides)
     print_tables(sweep_table(done))
     tell(f"kept in {folder}")
     return ExitCode.OK if done.n_measured else ExitCode.FAILURE
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Hand the same command to Slurm as a job that survives preemption."""
+    if options.cfg:
+        return _show(options.overrides)
+    submitted = submit_job(*options.overrides)
+    tell(f"job {submitted.job}; log {submitted.log}; exit codes {submitted.exit_codes}; result in {submitted.run_dir}")
+    sys.stdout.write(f"{submitted.job}\n")
+    return ExitCode.OK
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -143,6 +160,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "probe": probe,
     "slice": slice_target,
     "sweep": sweep,
+    "submit": submit,
     "predict": predict,
     "plan": plan,
     "report": report,

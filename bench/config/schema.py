@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
+from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.model import ModelShape, Target, nearest_divisors
@@ -152,6 +153,9 @@ class Config:
     slices: tuple[str, ...]
     n_devices: int | None
     page: bool
+    results_uri: str | None
+    launch: LaunchRequest
+    engine: SlurmEngine
     name: str
     out: str | None
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.masking import masked_text
 from bench.report.tables import Table
 
 PLAIN_WIDTH = 160  # columns where the output is no terminal
@@ -25,8 +26,8 @@ def print_tables(*tables: Table) -> None:
 
 
 def tell(text: str) -> None:
-    """Nothing; the line is on the standard error."""
-    sys.stderr.write(f"{text}\n")
+    """Nothing; the line is on the standard error, secrets masked."""
+    sys.stderr.write(f"{masked_text(text)}\n")
 
 
 def _rich(table: Table) -> RichTable:
