@@ -12,7 +12,7 @@ from typing import NoReturn
 import yaml
 
 import bench
-from bench import api, forecast
+from bench import api, commands, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
@@ -141,6 +141,8 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,
+    "compare": commands.compare,
+    "rerun": commands.rerun,
     "worker": worker,
 }
 
@@ -153,8 +155,14 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bench", description=bench.__doc__, epilog=_epilog(), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", help="what to do: " + ", ".join(f"{verb} ({_summary(verb)})" for verb in VERBS if verb != "worker"))
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="group=option, or any key of the composed configuration")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="group=option, or any key of the composed configuration; runs, for compare and rerun",
+    )
     parser.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing else")
+    parser.add_argument("--force", action="store_true", help="compare: unlike runs too")
     parser.add_argument("--version", action="version", version=f"proxybench {bench.__version__}")
     return parser
 

@@ -121,6 +121,16 @@ class SweepPolicy:
 
 
 @fact
+class ComparePolicy:
+    """How two runs are compared."""
+
+    noise_floor: Figure  # standard deviation between launches over their mean, where no run tells it
+
+    def __post_init__(self) -> None:
+        require(self.noise_floor.value >= 0, f"noise_floor.value {self.noise_floor.value:g} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -149,6 +159,8 @@ class Config:
     calibration: str | None
     result: str | None
     n_devices: int | None
+    compare: ComparePolicy
+    gate: str | float | None
     results_uri: str | None
     name: str
     out: str | None

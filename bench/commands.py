@@ -1,0 +1,29 @@
+"""The verbs that look at kept runs and at this machine."""
+
+import argparse
+
+from bench import comparing
+from bench.errors import ExitCode, UsageError
+from bench.report.comparison_tables import comparison_tables
+from bench.report.terminal import print_tables, tell
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Tell whether runs are faster or slower than the first, and what else differed; gate=-3% makes it exit 5."""
+    found = comparing.compare(*options.overrides, force=options.force)
+    print_tables(*comparison_tables(found))
+    gated = [c for c in found if c.is_gated]
+    for c in gated:
+        tell(f"bench: gate: {c.second} is {-c.contrast.change_fraction:.1%} slower than {c.first}; gate {c.gate_fraction:.1%}")
+    return ExitCode.GATE if gated else ExitCode.OK
+
+
+def rerun(options: argparse.Namespace) -> int:
+    """Run again from a kept result's own configuration, and compare."""
+    if not options.overrides:
+        raise UsageError("rerun: no run given; it takes a run directory or its result.json, as in bench rerun runs/a out=again")
+    result, found = comparing.rerun(*options.overrides)
+    if found:
+        print_tables(*comparison_tables([found]))
+        tell(f"kept in {result.run_dir}")
+    return ExitCode.OK
