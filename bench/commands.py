@@ -9,7 +9,7 @@ from bench.report.terminal import print_tables, tell
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Tell whether runs are faster or slower than the first, and what else differed; gate=-3% makes it exit 5."""
+    """Tell whether runs are faster or slower than the first, and what else differed; a gate that trips makes it exit 5."""
     found = comparing.compare(*options.overrides, force=options.force)
     print_tables(*comparison_tables(found))
     gated = [c for c in found if c.is_gated]
