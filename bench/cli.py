@@ -24,6 +24,7 @@ from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.report.trace_tables import trace_table
+from bench.reporting import report as write_report
 from bench.sweep import sweep as run_sweep
 from bench.worker import work
 
@@ -107,6 +108,12 @@ def plan(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def report(options: argparse.Namespace) -> int:
+    """Make one page of what run directories hold."""
+    tell(f"written: {write_report(*options.overrides)}")
+    return ExitCode.OK
+
+
 def backtest(options: argparse.Namespace) -> int:
     """Hold the predictor against published runs it was not fitted on."""
     print_tables(*accuracy_tables(forecast.backtest(*options.overrides)))
@@ -138,11 +145,14 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "predict": predict,
     "plan": plan,
+    "report": report,
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,
     "compare": commands.compare,
     "rerun": commands.rerun,
+    "bundle": commands.bundle,
+    "table": commands.table,
     "worker": worker,
 }
 

@@ -1,8 +1,9 @@
 """The verbs that look at kept runs and at this machine."""
 
 import argparse
+import sys
 
-from bench import comparing
+from bench import comparing, sharing
 from bench.errors import ExitCode, UsageError
 from bench.report.comparison_tables import comparison_tables
 from bench.report.terminal import print_tables, tell
@@ -26,4 +27,20 @@ def rerun(options: argparse.Namespace) -> int:
     if found:
         print_tables(*comparison_tables([found]))
         tell(f"kept in {result.run_dir}")
+    return ExitCode.OK
+
+
+def bundle(options: argparse.Namespace) -> int:
+    """Put a run directory into one archive without secrets."""
+    file, n_files = sharing.bundle(*options.overrides)
+    tell(f"{n_files} files in {file}; what looks like a secret is masked")
+    return ExitCode.OK
+
+
+def table(options: argparse.Namespace) -> int:
+    """Print all results below some directories as Markdown or CSV, in the columns of published throughput tables."""
+    text, unread = sharing.table(*options.overrides)
+    sys.stdout.write(text)
+    for line in unread:
+        tell(f"left out: {line}")
     return ExitCode.OK

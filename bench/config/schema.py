@@ -158,9 +158,12 @@ class Config:
     rows: str | None
     calibration: str | None
     result: str | None
+    profile: str | None
+    slices: tuple[str, ...]
     n_devices: int | None
     compare: ComparePolicy
     gate: str | float | None
+    format: Literal["markdown", "csv"]
     results_uri: str | None
     name: str
     out: str | None

@@ -7,14 +7,17 @@ from bench.report.tables import Table, plan_words
 
 def plan_tables(search: PlanSearch) -> tuple[Table, Table]:
     """The front of speed against memory, and the runners-up."""
-    header = ("plan", "batch", "step", "slower\nper token", "memory", "against the fastest")
+    header = ("plan", "batch", "step", "slower\nper token", "memory", "chance\nto fit", "against the fastest")
     room = f"of {gibibytes(search.capacity_bytes)} per device"
     counted = f"{search.n_plans:,} plans considered, {search.n_fitting:,} fit {room}; medians of the model, no interval."
+    chosen = search.recommended
+    safe = f"{search.n_safe:,} of them with the chance that a recommended plan must have"
+    advised = f"recommended: {' '.join(_row(chosen)[:2])}, which fits with a chance of {percent(chosen.fits_probability, 0)}; {safe}."
     front = Table(
         f"{search.target} on {search.cluster}: no other plan is both faster and smaller",
         header,
         tuple(map(_row, search.front)),
-        (counted,),
+        (counted, advised),
     )
     lost = Table(f"{search.target} on {search.cluster}: the best plan of other sizes", header, tuple(map(_row, search.runners_up)), ())
     return front, lost
@@ -22,7 +25,8 @@ def plan_tables(search: PlanSearch) -> tuple[Table, Table]:
 
 def _row(one: RunnerUp) -> tuple[str, ...]:
     batch = f"{one.batch.global_batch_size:,} by {one.batch.micro_batch_size}"
-    return plan_words(one.plan), batch, seconds(one.step_s), percent(one.slower_fraction), gibibytes(one.need_bytes), one.why
+    fit = gibibytes(one.need_bytes), percent(one.fits_probability, 0)
+    return plan_words(one.plan), batch, seconds(one.step_s), percent(one.slower_fraction), *fit, one.why
 
 
 def uncertainty_table(p: Prediction) -> Table:

@@ -21,7 +21,7 @@ REQUEST = "request.yaml"
 STATUS = "status.json"
 LOCK = ".lock"
 TORN = ".torn"
-ASKED_ANEW = ("out", "name", "results_uri", "sweep", "compare", "gate")  # keys that may differ between two attempts at one run
+ASKED_ANEW = ("out", "name", "results_uri", "sweep", "compare", "gate", "format")  # keys that may differ between two attempts at one run
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.codec import encode_text
+from bench.codec import decode_text, encode_text
 from bench.facts.figure import fact
 from bench.facts.prediction import PlanSearch, Prediction
 from bench.store.results import write_whole
@@ -35,3 +35,8 @@ def write_forecast(run_dir: Path, projections: tuple[Prediction, ...]) -> None:
 def write_plans(run_dir: Path, searches: tuple[PlanSearch, ...]) -> None:
     """Nothing; plans.json holds the searches."""
     write_whole(run_dir / PLANS, encode_text(Plans(schema_version=1, searches=searches)))
+
+
+def read_plans(run_dir: Path) -> tuple[PlanSearch, ...]:
+    """The searches that a run directory holds. Raises UsageError where it holds none that can be read."""
+    return decode_text(Plans, (run_dir / PLANS).read_bytes()).searches

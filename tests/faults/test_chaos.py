@@ -32,17 +32,20 @@ def no_file_is_torn(folder: Path) -> None:
         json.loads(file.read_text())
 
 
-def disturb(running: Running, dice: random.Random) -> None:
-    """Nothing; after a while the sweep, or one of its ranks, is gone."""
+def disturb(running: Running, dice: random.Random) -> bool:
+    """Whether something was killed after a while: the sweep, or one of its ranks. Nothing is where it has ended before."""
     number = dice.choice([signal.SIGTERM, signal.SIGKILL])
     until = time.monotonic() + dice.uniform(0.0, LONGEST_LIFE_S)
     while time.monotonic() < until and running.process.poll() is None:
         time.sleep(0.02)
+    if running.process.poll() is not None:
+        return False
     try:
         victims = [running.process, *(running.ranks if dice.random() < 0.3 else [])]
         victims[-1].send_signal(number)
     except psutil.NoSuchProcess:
-        pass
+        return False
+    return True
 
 
 def kill_until_finished(tmp_path: Path, dice: random.Random, n_kills: int) -> int:
@@ -52,8 +55,9 @@ def kill_until_finished(tmp_path: Path, dice: random.Random, n_kills: int) -> in
         before = finished(tmp_path / "swept")
         running = Running(SWEEP, tmp_path, {})
         try:
-            if n < n_kills:
-                disturb(running, dice)
+            while n < n_kills and running.process.poll() is None:
+                n += disturb(running, dice)
+                time.sleep(0.5)
             code = running.end(600)
         finally:
             running.log.close()
@@ -64,7 +68,6 @@ def kill_until_finished(tmp_path: Path, dice: random.Random, n_kills: int) -> in
         if code == 0:
             return n
         assert code in (75, -signal.SIGKILL), running.told
-        n += 1
 
 
 def pooled(folder: Path) -> Estimate:
