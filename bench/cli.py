@@ -153,6 +153,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "rerun": commands.rerun,
     "bundle": commands.bundle,
     "table": commands.table,
+    "doctor": commands.doctor,
     "worker": worker,
 }
 
@@ -172,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         help="group=option, or any key of the composed configuration; runs, for compare and rerun",
     )
     parser.add_argument("--cfg", action="store_true", help="print the composed configuration and do nothing else")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON, not as tables")
+    parser.add_argument("--quiet", action="store_true", help="no progress on the standard error")
     parser.add_argument("--force", action="store_true", help="compare: unlike runs too")
     parser.add_argument("--version", action="version", version=f"proxybench {bench.__version__}")
     return parser

@@ -30,23 +30,23 @@ def bundle(*arguments: str) -> tuple[Path, int]:
     return file, write_bundle(folder, file)
 
 
-def table(*arguments: str) -> tuple[str, list[str]]:
-    """All results below the directories as text, in `format`, and a line for each file that is none.
-
-    Raises UsageError where nothing is found.
-    """
-    folders, overrides = split(arguments)
-    files = [file for folder in folders for file in _results_below(Path(folder))]
-    form = compose(overrides).format
+def rows_below(*arguments: str) -> tuple[list[ThroughputRow], list[str]]:
+    """A row for every result below the directories, and a line for each file that is none. Raises UsageError where nothing is found."""
+    folders, _ = split(arguments)
     rows, unread = [], []
-    for file in files:
+    for file in (file for folder in folders for file in _results_below(Path(folder))):
         try:
             rows.append(throughput_row(read_result(file), str(file.parent)))
         except BenchError as error:
             unread.append(f"{file}: {error}")
     if not rows:
         raise UsageError(f"table: no {RESULT} below {', '.join(folders) or 'nothing'}; give run directories, or folders of them")
-    return (throughput_csv if form == "csv" else throughput_markdown)(rows), unread
+    return rows, unread
+
+
+def table_text(rows: Sequence[ThroughputRow], *arguments: str) -> str:
+    """The rows as Markdown, or in the `format` that the overrides among the arguments name."""
+    return (throughput_csv if compose(split(arguments)[1]).format == "csv" else throughput_markdown)(rows)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

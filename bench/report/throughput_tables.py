@@ -17,7 +17,8 @@ HEADER = (
     *("Activation Recompute", "NumParams", "Interval (T/s)", "Launches", "Date", "Run"),
 )
 NOTES = (
-    "MFU, HFU in per cent of the dense peak and Model TFLOP/s per device count attention in full, as such tables do; HFU adds recomputation.",
+    "MFU and HFU in per cent of the dense peak. They and Model TFLOP/s (per device) count attention in full, as such tables do; "
+    "HFU adds recomputation.",
     "Interval: of the throughput, at the confidence of each run (95 % where nothing else was asked for).",
 )
 

@@ -16,7 +16,7 @@ from bench.errors import UsageError
 from bench.facts.hardware import Precision
 from bench.facts.plan import ParallelPlan, Recompute
 from bench.facts.result import Result
-from bench.sharing import bundle, table, throughput_row
+from bench.sharing import bundle, rows_below, table_text, throughput_row
 from tests.kept_runs import ENVIRONMENT, kept, launch_of, result_of, steps_of
 from tests.round_numbers import TINY
 
@@ -96,7 +96,7 @@ def test_the_table_walks_folders_and_names_what_it_leaves_out(tmp_path: Path, ca
 
 def test_csv_has_the_columns_of_published_tables(tmp_path: Path) -> None:
     kept(tmp_path / "one", run())
-    row = next(csv.DictReader(io.StringIO(table(str(tmp_path), "format=csv")[0])))
+    row = next(csv.DictReader(io.StringIO(table_text(rows_below(str(tmp_path))[0], "format=csv"))))
     rate = run().measurement.tokens_per_s
     assert row["Throughput (T/s)"] == f"{rate.value:.0f}"
     assert row["Interval (T/s)"] == f"{rate.low:.0f} to {rate.high:.0f}"
@@ -126,6 +126,6 @@ def test_hfu_is_mfu_where_nothing_is_computed_again_and_more_where_it_is() -> No
 
 def test_a_table_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no result\.json"):
-        table(str(tmp_path))
+        rows_below(str(tmp_path))
     with pytest.raises(UsageError, match="not there"):
-        table(str(tmp_path / "nowhere"))
+        rows_below(str(tmp_path / "nowhere"))
