@@ -18,7 +18,7 @@ from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
-from bench.report.plan_tables import plan_tables, uncertainty_table
+from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
@@ -82,8 +82,8 @@ def predict(options: argparse.Namespace) -> int:
             sys.stdout.write(text)
         tell(f"{len(rows)} rows, {failed} without a prediction (column error)")
         return ExitCode.OK
-    predictions, left_out, run_dir = forecast.predict(*options.overrides)
-    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions))
+    predictions, scaling, left_out, run_dir = forecast.predict(*options.overrides)
+    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions), *map(scaling_table, scaling))
     tell(f"kept in {run_dir}")
     return ExitCode.OK
 

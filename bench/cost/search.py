@@ -30,14 +30,14 @@ SAFE_PROBABILITY, SAFE_SDS = 0.9, 1.2815515655446004  # the second is its place 
 SHARES = (1, 2, 4, 8, 16, 32)
 
 
-def candidate_plans(target: Target, cluster: Cluster) -> Layout:
+def candidate_plans(target: Target, cluster: Cluster, shares: tuple[int, ...] = SHARES) -> Layout:
     """All layouts that obey the rules of parallelism and the largest batch, whether or not they fit into memory.
 
     Tensor parallelism stays inside a scale-up domain; stages hold equal numbers of layers; experts lie within the data
     axis; the optimizer is sharded (ZeRO-1), or all weights where there is no pipeline (ZeRO-3, FSDP).
     """
     shape = target.model
-    grid = _grid(shape, cluster)
+    grid = _grid(shape, cluster, shares)
     chunked = grid["n_virtual"] > 1  # interleaving needs whole rounds of micro-batches through the pipeline
     largest = np.floor(target.max_global_batch_size.value / grid["micro_batch"])  # micro-batches in a step
     dp = np.floor(cluster.n_devices / (grid["tp"] * grid["cp"] * grid["pp"]) / grid["share"])
@@ -57,7 +57,7 @@ def candidate_plans(target: Target, cluster: Cluster) -> Layout:
     return layout.take(np.asarray((grid["pp"] > 1) | ~chunked) & legal)
 
 
-def _grid(shape: ModelShape, cluster: Cluster) -> dict[str, Array]:
+def _grid(shape: ModelShape, cluster: Cluster, shares: tuple[int, ...]) -> dict[str, Array]:
     depths = divisors(shape.n_layers)
     axes = {
         "tp": [size for size in powers_of_two(cluster.scale_up_domain) if shape.n_kv_heads % size == 0],
@@ -68,7 +68,7 @@ def _grid(shape: ModelShape, cluster: Cluster) -> dict[str, Array]:
         "micro_batch": MICRO_BATCHES,
         "sharding": [SHARDINGS.index(Sharding.ZERO1), SHARDINGS.index(Sharding.ZERO3)],
         "recompute": range(len(RECOMPUTES)),
-        "share": SHARES,
+        "share": shares,
     }
     mesh = np.meshgrid(*(np.array(axis, dtype=np.float64) for axis in axes.values()), indexing="ij")
     return {name: values.ravel() for name, values in zip(axes, mesh, strict=True)}
@@ -105,9 +105,9 @@ class Searched:
         return np.asarray(order[self.need_bytes[order] < before])
 
 
-def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior) -> Searched:
+def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, shares: tuple[int, ...] = SHARES) -> Searched:
     """All candidate plans, priced at the stack's coefficients. Raises DoesNotFit where none fits."""
-    layout = candidate_plans(target, cluster)
+    layout = candidate_plans(target, cluster, shares)
     need = total_bytes(target.model, layout, stack_memory(stack))
     fits = need <= cluster.device.memory_bytes.value
     if not fits.any():
@@ -118,9 +118,9 @@ def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior)
     return Searched(layout=layout, need_bytes=need, log_pace=pace, fits=fits, safe=safe)
 
 
-def best_plan(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior) -> Layout:
+def best_plan(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, shares: tuple[int, ...] = SHARES) -> Layout:
     """The layout with the least time per token among those that fit safely. Raises DoesNotFit where none fits at all."""
-    found = search(target, cluster, stack, posterior)
+    found = search(target, cluster, stack, posterior, shares)
     return found.layout.take(found.best)
 
 

@@ -1,7 +1,8 @@
-"""A plan search, and how sure a prediction is, as tables."""
+"""A plan search, how sure a prediction is, and how it scales, as tables."""
 
 from bench.facts.prediction import PlanSearch, Prediction, RunnerUp
-from bench.report.format import gibibytes, percent, seconds, significant
+from bench.facts.scaling import ScalingCurve
+from bench.report.format import gibibytes, percent, scaled, seconds, significant
 from bench.report.tables import Table, plan_words
 
 
@@ -42,4 +43,23 @@ def uncertainty_table(p: Prediction) -> Table:
         ("cause", "share of the variance", "standard deviation"),
         causes,
         notes,
+    )
+
+
+def scaling_table(curve: ScalingCurve) -> Table:
+    """The recommended plan and its speed on ever more devices."""
+    rows = tuple(
+        (
+            f"{point.n_devices:,}",
+            plan_words(point.plan),
+            f"{point.global_batch_size:,}",
+            scaled(point.tokens_per_s.p50, "tokens/s"),
+            f"{scaled(point.tokens_per_s.p10, '')} to {scaled(point.tokens_per_s.p90, '')}",
+            percent(point.efficiency_fraction, 0),
+        )
+        for point in curve.points
+    )
+    header = ("devices", "plan", "batch", "speed", "10-90 %", "efficiency")
+    return Table(
+        f"{curve.target} on {curve.cluster}: {curve.kind} scaling", header, rows, (f"Knee: {curve.knee}.", f"Ceiling: {curve.ceiling}.")
     )
