@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import EnumType
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from bench.config.compose import compose_plain, conf_dir, groups
 from bench.config.schema import Config
@@ -115,7 +115,7 @@ def _words(kind: Any) -> Iterator[str]:
         if get_origin(member) is Literal:
             yield from map(str, get_args(member))
         elif isinstance(member, EnumType):
-            yield from (str(value) for value in member.__members__.values())
+            yield from map(str, cast(Any, member))
         elif get_origin(member) in (tuple, list):
             yield "list"
         else:

@@ -161,6 +161,8 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
+    event_log: bool
     compare: ComparePolicy
     gate: str | float | None
     format: Literal["markdown", "csv"]
