@@ -122,6 +122,16 @@ class SweepPolicy:
 
 
 @fact
+class ComparePolicy:
+    """How two runs are compared."""
+
+    noise_floor: Figure  # standard deviation between launches over their mean, where no run tells it
+
+    def __post_init__(self) -> None:
+        require(self.noise_floor.value >= 0, f"noise_floor.value {self.noise_floor.value:g} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -153,6 +163,11 @@ class Config:
     slices: tuple[str, ...]
     n_devices: int | None
     page: bool
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
+    event_log: bool
+    compare: ComparePolicy
+    gate: str | float | None
+    format: Literal["markdown", "csv"]
     results_uri: str | None
     launch: LaunchRequest
     engine: SlurmEngine
