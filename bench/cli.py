@@ -12,12 +12,13 @@ from typing import NoReturn
 import yaml
 
 import bench
-from bench import api, forecast
+from bench import api, deciding, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
+from bench.report.decision_tables import decision_tables
 from bench.report.plan_tables import plan_tables, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.sweep_tables import sweep_table
@@ -107,6 +108,16 @@ def plan(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def decide(options: argparse.Namespace) -> int:
+    """Decide between options that start, cost, fail and draw power differently; or tell all of one system."""
+    if options.cfg:
+        return _show(options.overrides)
+    decision, run_dir = deciding.decide(*options.overrides)
+    print_tables(*decision_tables(decision))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
 def backtest(options: argparse.Namespace) -> int:
     """Hold the predictor against published runs it was not fitted on."""
     print_tables(*accuracy_tables(forecast.backtest(*options.overrides)))
@@ -138,6 +149,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "predict": predict,
     "plan": plan,
+    "decide": decide,
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,
