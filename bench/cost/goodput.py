@@ -132,10 +132,10 @@ def fraction_of(recovery: Recovery, cost: Saving, detection_s: Array, restart_s:
 
 
 def checkpoint_interval_s(recovery: Recovery, cost: Saving, mtbf_s: float) -> float:
-    """The interval given, or the best one that the writes keep up with."""
+    """The interval given, or the best one that storage bears."""
     if recovery.interval_s is not None:
         return recovery.interval_s.value
-    return max(optimal_interval_s(cost.blocking_s, mtbf_s), cost.lag_s)
+    return max(optimal_interval_s(cost.blocking_s, mtbf_s), cost.lag_s / recovery.write_fraction.value)
 
 
 def goodput(

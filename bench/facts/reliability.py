@@ -40,6 +40,7 @@ class Recovery:
     kind: RecoveryKind
     bytes_per_parameter: Figure  # of a checkpoint
     storage_bytes_per_s: Figure  # of all writers together
+    write_fraction: Figure  # of the time, at most, in which storage takes checkpoints that nobody waits for
     host_bytes_per_s: Figure  # device to host memory, per device
     detection_s: Parameter
     restart_s: Parameter  # from the alarm to the first step, loading included
@@ -52,6 +53,7 @@ class Recovery:
         for name in ("bytes_per_parameter", "storage_bytes_per_s", "host_bytes_per_s"):
             value = getattr(self, name).value
             require(value > 0, f"{name} {value:g} must be above 0")
+        require(0 < self.write_fraction.value <= 1, f"write_fraction {self.write_fraction.value:g} must lie above 0 and at most at 1")
         require(0 <= self.spare_fraction.value < 1, f"spare_fraction {self.spare_fraction.value:g} must be at least 0 and below 1")
         require(self.n_replicas >= 1, f"n_replicas {self.n_replicas} must be at least 1")
         require(self.interval_s is None or self.interval_s.value > 0, "interval_s must be above 0, or null for the optimum")

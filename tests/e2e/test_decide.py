@@ -146,3 +146,46 @@ def test_what_cannot_work_is_stated_and_never_nan(
     assert words in " ".join(kept.options[0].infeasible)
     assert kept.options[0].bill is None
     assert all(math.isfinite(x) for x in numbers(encode(kept)))
+
+
+SEEDS = (
+    *("oracle_24k_h100", "memphis_112k_h100", "blackwell_300k_b200", "gpt4_25k_a100", "tesla_85k_h100", "tesla_12k_diverted_h100"),
+    "oracle_10bn_rental",
+)
+
+
+def decided(tmp_path: Path, name: str) -> Decision:
+    assert main(["decide", f"scenario={name}", f"out={tmp_path / name}"]) == 0
+    return read_decision(tmp_path / name)
+
+
+def test_unlike_devices_train_in_one_job(tmp_path: Path) -> None:
+    option = decided(tmp_path, "colossus_200k_mixed").options[0]
+    assert option.device_names == ("H100-SXM", "H200-SXM")
+    assert [p.n_devices for p in option.predictions] == [150_000, 50_000]
+    assert option.tokens_per_s.p50 == pytest.approx(sum(p.tokens_per_s.p50 for p in option.predictions), rel=0.05)
+
+
+@pytest.mark.slow
+def test_rare_exchanges_between_sites_beat_those_of_every_step(tmp_path: Path) -> None:
+    rare, every = (decided(tmp_path, name).options[0] for name in ("blackwell_300k_b200", "blackwell_300k_b200_synchronous"))
+    assert rare.goodput.n_nodes == 12_500  # sites fail apart
+    assert every.goodput.n_nodes == 37_500
+    assert rare.effective_fraction.p50 > every.effective_fraction.p50
+    assert "an exchange between 3 sites" in rare.notes[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEDS)
+def test_every_system_of_the_seeds_runs_by_name(tmp_path: Path, name: str) -> None:
+    option = decided(tmp_path, name).options[0]
+    assert option.name == name
+    assert not option.infeasible
+    assert option.bill is not None
+
+
+@pytest.mark.slow
+def test_every_other_system_runs_by_name(tmp_path: Path) -> None:
+    names = {path.stem for path in (Path(__file__).parents[2] / "conf" / "option").glob("*.yaml")} - set(SEEDS)
+    for name in sorted(names):
+        assert all(math.isfinite(x) for x in numbers(encode(decided(tmp_path, name))))

@@ -38,6 +38,7 @@ def recovery(kind: RecoveryKind, **changes: Any) -> Recovery:
         "kind": kind,
         "bytes_per_parameter": figure(10),
         "storage_bytes_per_s": figure(1e9),
+        "write_fraction": figure(0.5),
         "host_bytes_per_s": figure(1e8),
         "detection_s": parameter(100),
         "restart_s": parameter(200),
