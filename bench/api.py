@@ -16,6 +16,7 @@ from bench.jobs import Job, finished, job_at, raise_failure
 from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import tell, terminal_progress
 from bench.report.trace_tables import trace_report
+from bench.reporting import write_page
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import RankPlace, find_place, launch_ranks
 from bench.run.preempt import Guard
@@ -33,7 +34,10 @@ def run(*overrides: str) -> Result:
     Raises UsageError before anything runs, InvalidMeasurement after the result has been written, and Preempted or Interrupted after
     what was measured so far has been.
     """
-    return run_in_turn(overrides)[0]
+    result = run_in_turn(overrides)[0]
+    if result.run_dir:
+        write_page(Path(result.run_dir), result)
+    return result
 
 
 def run_in_turn(*configurations: Sequence[str]) -> tuple[Result, ...]:

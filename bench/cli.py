@@ -19,12 +19,13 @@ from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageErro
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.decision_tables import decision_tables
-from bench.report.plan_tables import plan_tables, uncertainty_table
+from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import print_tables, tell
 from bench.report.trace_tables import trace_table
+from bench.reporting import report as write_report
 from bench.sweep import sweep as run_sweep
 from bench.worker import work
 
@@ -82,8 +83,8 @@ def predict(options: argparse.Namespace) -> int:
             sys.stdout.write(text)
         tell(f"{len(rows)} rows, {failed} without a prediction (column error)")
         return ExitCode.OK
-    predictions, left_out, run_dir = forecast.predict(*options.overrides)
-    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions))
+    predictions, scaling, left_out, run_dir = forecast.predict(*options.overrides)
+    print_tables(projected_table(predictions, left_out), *map(uncertainty_table, predictions), *map(scaling_table, scaling))
     tell(f"kept in {run_dir}")
     return ExitCode.OK
 
@@ -115,6 +116,12 @@ def decide(options: argparse.Namespace) -> int:
     decision, run_dir = deciding.decide(*options.overrides)
     print_tables(*decision_tables(decision))
     tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
+def report(options: argparse.Namespace) -> int:
+    """Make one page of what run directories hold."""
+    tell(f"written: {write_report(*options.overrides)}")
     return ExitCode.OK
 
 
@@ -150,6 +157,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "predict": predict,
     "plan": plan,
     "decide": decide,
+    "report": report,
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,

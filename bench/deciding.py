@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config.compose import compose, find_device
+from bench.config.compose import compose
 from bench.config.schema import Config
-from bench.cost.calibrate import calibrate
 from bench.cost.decision import assumptions, break_even_flops, crossing, option_forecast, rent_break_even, tornado
 from bench.cost.draws import interval_of
 from bench.cost.extrapolate import project
@@ -24,6 +23,7 @@ from bench.facts.prediction import Prediction
 from bench.facts.reliability import RecoveryKind
 from bench.facts.scenario import Option, Scenario
 from bench.facts.units import SECONDS_PER_DAY
+from bench.forecast import calibrations
 from bench.report.decision_tables import decision_report
 from bench.simulation import Hazard, simulated_fractions
 from bench.store.decisions import write_decision
@@ -37,7 +37,7 @@ SAME_DEVICE_CAUSE = "compute efficiency"  # and what those on one kind of device
 
 
 def decide(*overrides: str) -> tuple[Decision, Path]:
-    """The decision of a scenario and the directory that keeps it. `result=RUN` adds what a run has measured.
+    """The decision of a scenario and the directory that keeps it. `result=RUN`, `profile=RUN` and `slices=[RUN]` add what was measured.
 
     Raises UsageError where no scenario is given, and DoesNotFit where an option has no room for the target.
     """
@@ -115,8 +115,7 @@ def _share(target: Target, share: float) -> Target:
 
 
 def _predicted(config: Config, cluster: Cluster, target: Target, measurement: Measurement | None) -> Prediction:
-    device = find_device(measurement.device_name) if measurement else None
-    calibration = calibrate(config.prior, measurement, device, cluster.device)
+    (_, calibration), *_ = calibrations(replace(config, cluster=cluster), measurement)
     return project(target, cluster, calibration, config.stack, None)
 
 

@@ -6,49 +6,92 @@ from pathlib import Path
 from bench.accuracy import accuracy, fitted_prior
 from bench.backtest import predict_rows, published_rows
 from bench.config.compose import compose, conf_dir, find_device
+from bench.config.profiles import find_profile
 from bench.config.schema import Config
-from bench.cost.calibrate import calibrate
+from bench.cost.calibrate import Calibration, calibrate
 from bench.cost.extrapolate import project
+from bench.cost.observation import Observed
 from bench.cost.plans import plan_search
 from bench.cost.posterior import condition
+from bench.cost.probed import from_profile
+from bench.cost.scaling import scaling_curves
+from bench.cost.sliced import from_slice
 from bench.errors import DoesNotFit, UsageError
 from bench.facts.accuracy import Accuracy
+from bench.facts.hardware import Cluster, Device
 from bench.facts.measurement import Measurement
-from bench.facts.prediction import PlanSearch, Prediction
+from bench.facts.prediction import PlanSearch, Prediction, Prior
+from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.published import RowPrediction
+from bench.facts.scaling import ScalingCurve
 from bench.report.accuracy_tables import accuracy_page
 from bench.store.forecasts import write_forecast, write_plans
 from bench.store.priors import prior_text
+from bench.store.profiles import read_profile, read_slice
 from bench.store.published import predictions_text, read_rows
 from bench.store.results import make_run_dir, read_result, write_file
 
 
-def predict(*overrides: str) -> tuple[tuple[Prediction, ...], tuple[str, ...], Path]:
-    """Predictions of the target on every cluster, what could not be predicted, and the directory that keeps them.
+def predict(*overrides: str) -> tuple[tuple[Prediction, ...], tuple[ScalingCurve, ...], tuple[str, ...], Path]:
+    """Predictions of the target on every cluster, how it scales there, what could not be predicted, and the directory that keeps them.
 
-    `result=RUN` adds what a run has measured. Raises UsageError before anything is written.
+    `result=RUN` adds what a run has measured, `profile=RUN` and `slices=[RUN]` what parts of a device have.
+    Raises UsageError before anything is written.
     """
     config = compose(overrides)
     measurement = read_result(Path(config.result)).measurement if config.result else None
     done, left_out = projections(config, measurement)
+    predicted = {prediction.cluster for prediction in done}
+    scaling = tuple(curve for curve in scalings(config, measurement) if curve.cluster in predicted)
     run_dir = make_run_dir(config.out, "predict")
-    write_forecast(run_dir, done)
-    return done, left_out, run_dir
+    write_forecast(run_dir, done, scaling)
+    return done, scaling, left_out, run_dir
 
 
 def projections(config: Config, measurement: Measurement | None) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
     """A prediction for every cluster that the target fits on, and a sentence for every other."""
-    device = find_device(measurement.device_name) if measurement else None
     done: list[Prediction] = []
     left_out: list[str] = []
-    for cluster in config.clusters:
-        calibration = calibrate(config.prior, measurement, device, cluster.device)
+    for cluster, calibration in calibrations(config, measurement):
         rental = config.price.rental_usd_per_device_hour.get(cluster.device.name)
         try:
             done.append(project(config.target, cluster, calibration, config.stack, rental))
         except DoesNotFit as error:
             left_out.append(f"{cluster.name}: {error}")
     return tuple(done), tuple(left_out)
+
+
+def scalings(config: Config, measurement: Measurement | None) -> tuple[ScalingCurve, ...]:
+    """How the target scales over the devices of every cluster."""
+    known = calibrations(config, measurement)
+    curves = (scaling_curves(config.target, cluster, config.stack, calibration.posterior) for cluster, calibration in known)
+    return tuple(curve for both in curves for curve in both)
+
+
+def calibrations(config: Config, measurement: Measurement | None) -> list[tuple[Cluster, Calibration]]:
+    """Every cluster with the stack as far as it is known there, by a run and by profiles and slices."""
+    device = find_device(measurement.device_name) if measurement else None
+    given = read_profile(Path(config.profile)) if config.profile else None
+    slices = [read_slice(Path(path)) for path in config.slices]
+    known = []
+    for cluster in config.clusters:
+        observed = observed_of(config.prior, cluster, given or kept_profile(cluster.device), slices)
+        known.append((cluster, calibrate(config.prior, measurement, device, cluster.device, observed)))
+    return known
+
+
+def observed_of(prior: Prior, cluster: Cluster, profile: DeviceProfile | None, slices: Sequence[SliceMeasurement]) -> Observed:
+    """What a profile and slices tell of a cluster's device."""
+    told = Observed() if profile is None else from_profile(prior, profile, find_device(profile.device_name), cluster)
+    for measured in slices:
+        told += from_slice(prior, measured, find_device(measured.device_name), cluster.device)
+    return told
+
+
+def kept_profile(device: Device) -> DeviceProfile | None:
+    """The latest profile in conf/device/profile of a device; None where none is kept."""
+    found = (find_profile(name) for name in device.torch_names)
+    return next((profile for profile in found if profile), None)
 
 
 def predict_table(*overrides: str) -> tuple[list[RowPrediction], str]:

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from bench.config.compose import find_device, load
 from bench.config.resolve import check_early
 from bench.config.schema import Config
 from bench.cost.utilization import utilization
-from bench.errors import BenchError, ExitCode, Interrupted, InvalidMeasurement, Preempted, RankLost, StoreError, TimedOut
+from bench.errors import BenchError, ExitCode, Interrupted, InvalidMeasurement, Preempted, RankLost, TimedOut
 from bench.facts.attempt import RunState, Status
 from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, MeasurementWarning, Utilization, WarningKind
@@ -27,7 +27,9 @@ from bench.run.launch import Ended, RankPlace, launch_ranks
 from bench.run.launches import is_counted, pooled, scaled, share_left
 from bench.run.preempt import Guard
 from bench.store import attempts, failures, results
-from bench.worker import measure
+from bench.worker import measure, unwritten
+
+WAIT_FOR_RANKS_S = 60.0  # of an attempt whose launcher was killed; they have their grace, and then they end
 
 
 @dataclass
@@ -133,13 +135,6 @@ class Job:
             raise InvalidMeasurement(f"not a training speed: {reasons}{where}")
         return result
 
-    def in_words(self) -> str:
-        """What was measured so far, in one line that needs no file."""
-        if not self.launches:
-            return "nothing was measured"
-        e = self.result(with_projections=False).measurement.tokens_per_s
-        return f"measured: {e.value:,.0f} tokens/s, {e.confidence:.0%} interval {e.low:,.0f} to {e.high:,.0f}, {e.n_steps} steps"
-
     def give_up(self, error: BenchError, goes_on: bool) -> None:
         """Nothing; status.json has the reason, and partial.json what was measured."""
         if self.run_dir is None:
@@ -182,16 +177,19 @@ def job_at(plain: dict[str, Any], place: RankPlace | None, is_last: bool = True)
     run_dir = results.open_run_dir(plain["out"], plain["name"])
     with attempts.held(run_dir):
         attempts.begin(run_dir, plain)
+        attempts.clear_up(run_dir, WAIT_FOR_RANKS_S)
         job = _opened(plain, place, run_dir)
         try:
             yield job
         except InvalidMeasurement:
             raise  # the result has been written, with its status
         except BenchError as error:
-            job.give_up(error, goes_on=isinstance(error, Preempted | Interrupted) and not (is_last and isinstance(error, RankLost)))
+            goes_on = isinstance(error, Preempted | Interrupted) and not (is_last and isinstance(error, RankLost))
+            with suppress(OSError):  # a disk that is full has been told of
+                job.give_up(error, goes_on)
             raise
         except OSError as error:
-            raise StoreError(f"out: {run_dir} cannot be written ({error.strerror}); {job.in_words()}; make room, run it again") from None
+            raise unwritten(run_dir, error, [m.measurement.tokens_per_s for m in job.launches.values()]) from None
 
 
 def _opened(plain: dict[str, Any], place: RankPlace | None, run_dir: Path) -> Job:

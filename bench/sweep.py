@@ -52,7 +52,7 @@ def sweep(*overrides: str) -> tuple[Sweep, Path]:
 def points_of(overrides: Sequence[str], policy: SweepPolicy) -> tuple[SweepPoint, ...]:
     """Every point: the listed ones, each with every combination of what the command line names. Raises UsageError where none is left."""
     listed = read_list(Path(policy.points)) if policy.points else ((),)
-    combined = [(*one, *more) for one in listed for more in expand(overrides)]
+    combined = [(*more, *one) for one in listed for more in expand(overrides)]  # what is listed has the last word
     varying = [{text for text in texts if any(text not in other for other in combined)} for texts in combined]
     if not combined:
         raise UsageError(f"sweep.points: {policy.points} lists no point; write lines such as - [model=tiny, plan=ddp]")

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -18,8 +19,9 @@ from bench.config.resolve import Demand, models, needs_trial, resolve, run_spec
 from bench.config.schema import Config
 from bench.cost.flops import Convention, flops_per_token
 from bench.cost.memory import run_bytes
-from bench.errors import BenchError, DoesNotFit, ExitCode, TimedOut, WorkerError
+from bench.errors import BenchError, DoesNotFit, ExitCode, StoreError, TimedOut, WorkerError
 from bench.facts.hardware import Backend
+from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
 from bench.facts.result import Measured
 from bench.probing import probe, time_slice
@@ -30,6 +32,7 @@ from bench.run.launch import RankPlace, find_place, join_world
 from bench.run.measure import measure_steps
 from bench.run.preempt import Guard, ignore_stop_signals
 from bench.run.survey import TRIAL_SHAPE, take_survey
+from bench.store.attempts import at_work
 from bench.store.failures import write_failure
 from bench.store.profiles import write_profile, write_slice
 from bench.store.results import read_config, write_measured
@@ -45,6 +48,12 @@ def work(run_dir: Path, task: str = "run") -> int:
     guard = Guard(before_leaving=lambda text: write_failure(run_dir, rank, ExitCode.PREEMPTED, f"rank {rank} was {text}"))
     guard.install()
     screen = _redirect(run_dir / "log" / f"rank{rank}.log")
+    with at_work(run_dir):
+        return _work(run_dir, task, place, screen, guard)
+
+
+def _work(run_dir: Path, task: str, place: RankPlace, screen: TextIO, guard: Guard) -> int:
+    rank = place.rank
     try:
         TASKS[task](run_dir, load(read_config(run_dir)), place, ProgressLine(screen) if rank == 0 else None, guard)
     except BenchError as error:
@@ -97,9 +106,18 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
     )  # fmt: skip
     if progress:
         progress.close()
-    if own_dir:
-        write_measured(own_dir, told(measurement=measurement))
+    try:
+        if own_dir:
+            write_measured(own_dir, told(measurement=measurement))
+    except OSError as error:
+        raise unwritten(own_dir or Path(), error, [measurement.tokens_per_s]) from None
     return told(measurement=measurement)
+
+
+def unwritten(folder: Path, error: OSError, estimates: Sequence[Estimate]) -> StoreError:
+    """What is to be said where a disk refuses a result: the figures themselves, which are nowhere else."""
+    figures = "; ".join(f"{e.value:,.0f} tokens/s, {e.confidence:.0%} interval {e.low:,.0f} to {e.high:,.0f}" for e in estimates)
+    return StoreError(f"out: {folder} cannot be written ({error.strerror}); measured: {figures or 'nothing'}; make room, run it again")
 
 
 def _keep(own_dir: Path | None, so_far: Measured) -> None:

@@ -150,6 +150,8 @@ class Config:
     rows: str | None
     calibration: str | None
     result: str | None
+    profile: str | None
+    slices: tuple[str, ...]
     n_devices: int | None
     name: str
     out: str | None

@@ -1,17 +1,21 @@
-"""What to measure next: the runs on a few nodes that would narrow a prediction most, per device-minute."""
+"""What to measure next: the runs on a few nodes, or of one device alone, that would narrow a prediction most, per device-minute."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from bench.cost.layout import RECOMPUTES, SHARDINGS, Layout, layout_of
+from bench.cost.layout import RECOMPUTES, SHARDINGS, Layout, batch_of, layout_of, plan_of
 from bench.cost.memory import total_bytes
 from bench.cost.posterior import Posterior
+from bench.cost.probed import to_be_probed
+from bench.cost.shard import slice_bytes
+from bench.cost.sliced import to_be_sliced
 from bench.cost.stack_memory import StackMemory, stack_memory
 from bench.cost.table import Table, single
 from bench.cost.uncertainty import NORMAL_P90, width_factors
 from bench.cost.workload import workload_of
-from bench.facts.hardware import Cluster
+from bench.errors import InvalidFact
+from bench.facts.hardware import Cluster, Precision
 from bench.facts.model import ModelShape
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.prediction import Advice
@@ -19,6 +23,7 @@ from bench.facts.stack import Stack
 
 NODES = (1, 2, 4, 8, 16)
 MINUTES = 4.0  # of a run: set-up, warm-up and some hundred steps
+PROBE_MINUTES, SLICE_MINUTES = 5.0, 2.0  # of one device: at most what conf/probe and conf/slice let them take, and set-up
 ROOM = 0.85  # of a device's memory that such a run may need
 SAME_MODEL_SERIES = 1  # a cut model is another series than the target, which has -1
 
@@ -38,7 +43,34 @@ def advice(posterior: Posterior, target: Table, shape: ModelShape, *, layout: La
         where = f"{n_nodes} node{'s' if n_nodes > 1 else ''} ({n_devices} devices)"
         what = f"{model.n_layers} of {shape.n_layers} layers in full width on {where}, {MINUTES:.0f} minutes"
         found.append(Advice(what=what, device_minutes=MINUTES * n_devices, before_fraction=before, after_fraction=after))
+    found += _alone(posterior, target, shape, layout, cluster, before=before)
     return tuple(sorted(found, key=lambda a: -(a.before_fraction - a.after_fraction) / a.device_minutes))
+
+
+def _alone(posterior: Posterior, target: Table, shape: ModelShape, layout: Layout, cluster: Cluster, *, before: float) -> list[Advice]:
+    """A probe, and a slice of the target's plan where it fits, each on one device."""
+    plan, micro = plan_of(layout), batch_of(layout).micro_batch_size
+    ways = [(f"bench probe on one {cluster.device.name}", PROBE_MINUTES, to_be_probed(posterior.prior, cluster.device))]
+    if _can_be_sliced(shape, plan, micro, cluster):
+        what = f"bench slice of the plan on one {cluster.device.name}"
+        ways.append((what, SLICE_MINUTES, to_be_sliced(posterior.prior, shape, plan, micro, cluster.device)))
+    return [
+        Advice(
+            what=f"{what}, {minutes:.0f} minutes",
+            device_minutes=minutes,
+            before_fraction=before,
+            after_fraction=min(before, _half_width(posterior, target, float(posterior.after(further).predict(target)[1][0]))),
+        )
+        for what, minutes, further in ways
+    ]
+
+
+def _can_be_sliced(shape: ModelShape, plan: ParallelPlan, micro_batch_size: int, cluster: Cluster) -> bool:
+    """Whether the plan divides every width of the model, and a layer of one device's share fits it."""
+    try:
+        return slice_bytes(shape, plan, micro_batch_size, 1, Precision.BF16) <= ROOM * cluster.device.memory_bytes.value
+    except InvalidFact:
+        return False
 
 
 def _half_width(posterior: Posterior, target: Table, variance: float) -> float:

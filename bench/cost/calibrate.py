@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.cost.layout import layout_of
+from bench.cost.observation import CREDIBLE_SDS, Observed
 from bench.cost.posterior import Evidence, Posterior, condition
 from bench.cost.table import single
 from bench.cost.workload import workload_of
@@ -16,8 +17,8 @@ from bench.facts.stack import Stack, StackFamily
 
 # One run against the same run on other nodes or another software release: 10 % root mean square over published repeats.
 TRANSFER_LOG_SD = 0.10
-CREDIBLE_SDS = 3.0  # a run further from the prior than this is in another regime
 P10_TO_P90_SDS = 2 * 1.2816  # of a normal distribution
+NOTHING = Observed()
 TRAINED = (Precision.BF16, Precision.FP16, Precision.FP8)
 
 
@@ -30,12 +31,19 @@ class Calibration:
     not_told: tuple[str, ...]
 
 
-def calibrate(prior: Prior, measurement: Measurement | None, local_device: Device | None, cluster_device: Device) -> Calibration:
-    """The prior after the local run, with what the run told and did not tell in sentences.
+def calibrate(
+    prior: Prior, measurement: Measurement | None, local_device: Device | None, cluster_device: Device, observed: Observed = NOTHING
+) -> Calibration:
+    """The prior after what profiles and slices observed and after the local run, with what they told and did not in sentences.
 
     Only a valid run on the cluster's own kind of device, in a precision that targets train in, changes a figure.
     """
-    cold = condition(prior, None)
+    after = _after_run(condition(prior, None, observed.observations), measurement, local_device, cluster_device)
+    silent = () if measurement is None and (observed.told or observed.not_told) else after.not_told
+    return Calibration(posterior=after.posterior, told=(*observed.told, *after.told), not_told=(*observed.not_told, *silent))
+
+
+def _after_run(cold: Posterior, measurement: Measurement | None, local_device: Device | None, cluster_device: Device) -> Calibration:
     links = "the links of the cluster: the local run crosses none of them"
     scale = "step spread and failures among thousands of devices"
     if measurement is None:
@@ -80,38 +88,42 @@ def _updated(cold: Posterior, measurement: Measurement, device: Device, not_told
         found = f"the speed of {device.name}: the run reached {np.exp(-surprise):.2f} of what the prior expects"
         return Calibration(posterior=cold, told=told, not_told=(f"{found}, too far to be the same regime; take a larger model", *not_told))
     sentence = f"{device.name} ran at {np.exp(-surprise):.2f} of the speed that the prior expects of this model"
-    return Calibration(posterior=condition(cold.prior, evidence), told=(*told, sentence), not_told=not_told)
+    return Calibration(posterior=condition(cold.prior, evidence, cold.observations), told=(*told, sentence), not_told=not_told)
 
 
 def evidence_of(measurement: Measurement, device: Device) -> Evidence:
     """The run as a measured row: our own stack is torch's, one node of the device's usual kind."""
+    site = usual_site(device, max(measurement.world_size, 1))
+    layout = layout_of(measurement.plan, measurement.batch)
+    work = workload_of(measurement.model, layout, site, own_stack(measurement.compiled), measurement.precision)
+    log_s = -np.log([measurement.tokens_per_s_per_device])
+    noise = float(np.hypot(TRANSFER_LOG_SD, measurement.tokens_per_s.half_width_fraction))
+    return Evidence(table=single(work), log_s=log_s, transfer_log_sd=noise)
+
+
+def usual_site(device: Device, devices_per_node: int) -> Cluster:
+    """One node of a device's usual kind."""
     assumed = Figure(value=0.0, provenance=Provenance.ASSUMED, source="one node")
-    site = Cluster(
+    return Cluster(
         name="here",
         claim="the machine of the run",
         n_nodes=1,
-        devices_per_node=max(measurement.world_size, 1),
+        devices_per_node=devices_per_node,
         device=device,
         scale_up_domain=device.scale_up_domain,
         scale_up=Link(bytes_per_s=device.scale_up_bytes_per_s, latency_s=assumed),
         scale_out=Link(bytes_per_s=device.scale_out_bytes_per_s, latency_s=assumed),
         oversubscription=Figure(value=1.0, provenance=Provenance.ASSUMED, source="one node"),
     )
-    work = workload_of(
-        measurement.model, layout_of(measurement.plan, measurement.batch), site, own_stack(measurement), measurement.precision
-    )
-    log_s = -np.log([measurement.tokens_per_s_per_device])
-    noise = float(np.hypot(TRANSFER_LOG_SD, measurement.tokens_per_s.half_width_fraction))
-    return Evidence(table=single(work), log_s=log_s, transfer_log_sd=noise)
 
 
-def own_stack(measurement: Measurement) -> Stack:
+def own_stack(compiled: bool) -> Stack:
     """The stack of our own trainer."""
     return Stack(
         name="proxybench",
         family=StackFamily.TORCH,
         year=2026,
-        compiled=measurement.compiled,
+        compiled=compiled,
         fused_attention=True,
         sequence_parallel=True,
         balanced_stages=False,

@@ -11,7 +11,7 @@ from bench.cost.flops import Convention, flops_per_token
 from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.memory import memory
 from bench.cost.posterior import Posterior
-from bench.cost.search import best_plan
+from bench.cost.search import SAFE_PROBABILITY, best_plan
 from bench.cost.stack_memory import stack_memory
 from bench.cost.step_time import step_parts
 from bench.cost.table import Table, single
@@ -22,7 +22,7 @@ from bench.facts.figure import Figure, Interval, Provenance, weakest
 from bench.facts.hardware import Cluster, Precision
 from bench.facts.model import ModelShape, Target
 from bench.facts.plan import ParallelPlan
-from bench.facts.prediction import Part, Prediction, Prior, StepPart
+from bench.facts.prediction import MemoryEstimate, Part, Prediction, Prior, StepPart
 from bench.facts.stack import Stack
 from bench.facts.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
@@ -58,6 +58,7 @@ def predict(
     step = step_interval(posterior, table, plan.world_size)
     parts = median_parts(posterior, table.work, cluster, step.p50)
     tokens_per_s = _over(batch.global_batch_size * target.model.seq_len, step)
+    need = memory(target.model, plan, batch, cluster.device, stack_memory(stack))
     days = _over(target.n_tokens.value / SECONDS_PER_DAY, tokens_per_s)
     return Prediction(
         target=target.name,
@@ -65,7 +66,7 @@ def predict(
         n_devices=cluster.n_devices,
         plan=plan,
         batch=batch,
-        memory=memory(target.model, plan, batch, cluster.device, stack_memory(stack)),
+        memory=need,
         step_s=step,
         parts=parts,
         uncertainty=causes_of(posterior, table),
@@ -78,7 +79,7 @@ def predict(
         rental_usd=None if rental is None else _times(days, plan.world_size * rental.value * SECONDS_PER_DAY / SECONDS_PER_HOUR),
         rental_basis=_rental_basis(rental, plan),
         told=calibration.told,
-        not_told=(*calibration.not_told, *_beyond(target, cluster, posterior.prior, plan)),
+        not_told=(*calibration.not_told, *_beyond(target, cluster, posterior.prior, plan), *_unsafe(need)),
         provenance=weakest(*(part.provenance for part in parts if part.time_s > 0)),
     )
 
@@ -146,6 +147,13 @@ def _rental_basis(rental: Figure | None, plan: ParallelPlan) -> str:
     if rental is None:
         return "n/a: no rental price for this device"
     return f"{plan.world_size:,} devices in use at ${rental.value:.2f} per device-hour, no failures counted ({rental.source})"
+
+
+def _unsafe(need: MemoryEstimate) -> tuple[str, ...]:
+    """That a plan may well not fit."""
+    if need.fits_probability >= SAFE_PROBABILITY:
+        return ()
+    return (f"that it fits: the chance is {need.fits_probability:.0%}, and no plan reaches {SAFE_PROBABILITY:.0%}, or this one was given",)
 
 
 def _beyond(target: Target, cluster: Cluster, prior: Prior, plan: ParallelPlan) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from bench.cost.workload import Workload
 
 ACTIVATION_BYTES = 2  # bf16
 BACKWARD_ATTENTION = 2.5  # a fused backward pass computes the scores again: five products where the forward has two
+STREAM_FRACTION = 0.8  # of the datasheet's memory rate; see memory_rate
 FORWARD_SHARE_OF_TRAFFIC = 0.36  # of the bytes outside products: the backward pass reads inputs and incoming gradients
 # Bytes outside products, forward and backward, at bf16: two norms, two residual sums and their gradients per column of the
 # model; rotary embedding and the copies around attention; the nonlinearity and its gradient per column of the feed-forward.
@@ -28,7 +29,8 @@ class Layer:
     tensor_parallel_s: Array  # exposed, as the next two
     context_parallel_s: Array
     expert_parallel_s: Array
-    total_s: Array  # no less than what launching its kernels takes
+    floor_s: Array  # what launching its kernels takes
+    total_s: Array  # no less than that
     head_s: Array
 
     @property
@@ -45,13 +47,15 @@ def layer_of(work: Workload, by: Coefficients) -> Layer:
     compute = 3 * forward.products + (1 + BACKWARD_ATTENTION) * forward.attention + forward.scores + forward.traffic + forward.dispatch
     recompute = recompute_s(work, by, forward)
     tensor, context, expert = tensor_parallel_s(work, by, links), context_parallel_s(work, by, links), expert_parallel_s(work, by, links)
-    total = soft_maximum(compute + recompute + tensor + context + expert, launch_floor_s(work, by, links))
+    floor = launch_floor_s(work, by, links)
+    total = soft_maximum(compute + recompute + tensor + context + expert, floor)
     return Layer(
         compute_s=compute,
         recompute_s=recompute,
         tensor_parallel_s=tensor,
         context_parallel_s=context,
         expert_parallel_s=expert,
+        floor_s=floor,
         total_s=total,
         head_s=head_s(work, by),
     )
@@ -94,7 +98,7 @@ def memory_rate(work: Workload) -> Array:
     Source: 0.72 to 0.78 for copies and 0.87 to 0.96 for triads on A100, H100, GB200 (RRZE-HPC/gpu-benches at 1038c5d;
     stas00/ml-engineering at 744d01e).
     """
-    return np.asarray(0.8 * work.memory_bytes_per_s)
+    return np.asarray(STREAM_FRACTION * work.memory_bytes_per_s)
 
 
 def kernel_fraction(work: Workload, by: Coefficients) -> Array:

@@ -6,11 +6,12 @@ from bench.cost.coefficients import Coefficients, coefficients_of
 from bench.cost.layout import Layout, batch_of, plan_of
 from bench.cost.posterior import Posterior
 from bench.cost.search import search
+from bench.cost.stack_memory import NEED_LOG_SD
 from bench.cost.step_time import step_parts
 from bench.cost.workload import workload_of
 from bench.facts.hardware import Cluster
 from bench.facts.model import Target
-from bench.facts.prediction import Part, PlanSearch, RunnerUp
+from bench.facts.prediction import Part, PlanSearch, RunnerUp, fits_probability
 from bench.facts.stack import Stack
 
 N_FRONT = 12
@@ -35,10 +36,11 @@ def plan_search(target: Target, cluster: Cluster, stack: Stack, posterior: Poste
             step_s=pace * float(layout.sequences) * target.model.seq_len,
             slower_fraction=pace / best_pace - 1,
             need_bytes=float(found.need_bytes[place]),
+            fits_probability=fits_probability(float(found.need_bytes[place]), cluster.device.memory_bytes.value, NEED_LOG_SD),
             why=_why(parts, best_parts) if fits else "does not fit",
         )
 
-    different = _different(found.layout, ranked[1:])
+    different = _different(found.layout, ranked)[1:]
     misfits = found.ranked(~found.fits)
     faster = [told(int(place), fits=False) for place in misfits[:1] if found.log_pace[place] < found.log_pace[ranked[0]]]
     return PlanSearch(
@@ -46,14 +48,16 @@ def plan_search(target: Target, cluster: Cluster, stack: Stack, posterior: Poste
         cluster=cluster.name,
         n_plans=len(found.need_bytes),
         n_fitting=int(found.fits.sum()),
+        n_safe=int(found.safe.sum()),
         capacity_bytes=cluster.device.memory_bytes.value,
+        recommended=told(found.best, fits=True),
         front=tuple(told(int(place), fits=True) for place in front[:N_FRONT]),
         runners_up=(*faster, *(told(int(place), fits=True) for place in different)),
     )
 
 
 def _different(layout: Layout, ranked: np.ndarray[tuple[int], np.dtype[np.intp]]) -> list[int]:
-    """The first places whose tensor, pipeline and context sizes nobody before them has."""
+    """The first place, and those whose tensor, pipeline and context sizes nobody before them has."""
     seen: set[tuple[float, float, float]] = set()
     chosen = []
     for place in ranked:
@@ -61,7 +65,7 @@ def _different(layout: Layout, ranked: np.ndarray[tuple[int], np.dtype[np.intp]]
         if sizes not in seen:
             seen.add(sizes)
             chosen.append(int(place))
-        if len(chosen) == N_RUNNERS_UP:
+        if len(chosen) == 1 + N_RUNNERS_UP:
             break
     return chosen
 

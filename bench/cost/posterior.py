@@ -6,12 +6,14 @@ prediction. Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine
 functions); Student-t noise by reweighting (Gelman et al. 2013, section 17.2); re-linearised as an iterated Kalman update.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.cost.coefficients import log_values, stack_log_sds
 from bench.cost.layout import Array
+from bench.cost.observation import Observation, updated
 from bench.cost.table import Table, completion_variance, features, jacobian, log2_devices
 from bench.facts.prediction import Prior
 
@@ -35,6 +37,9 @@ class Posterior:
     """A stack as far as it is known."""
 
     prior: Prior
+    observations: tuple[Observation, ...]  # of the device alone
+    center: Array  # its coefficients after these, before any row
+    covariance: Array  # of the same, [coefficients, coefficients]
     log_theta: Array  # its coefficients
     row_log_sd: float  # noise of a row
     evidence: Evidence | None
@@ -45,10 +50,10 @@ class Posterior:
     def predict(self, table: Table) -> tuple[Array, Array]:
         """(mean, variance without a row's noise) of the log device-seconds per token of every row."""
         here, slopes = jacobian(table, self.log_theta)
-        mean = here - slopes @ (self.log_theta - log_values(self.prior))
-        variance = _variance(self.prior, table, slopes)
+        mean = here - slopes @ (self.log_theta - self.center)
+        variance = _variance(self.prior, table, slopes, self.covariance)
         if self.evidence is not None:
-            cross = covariance_of(self.prior, table, self.evidence.table, slopes, self.slopes)
+            cross = covariance_of(self.prior, table, self.evidence.table, slopes, self.slopes, covariance=self.covariance)
             mean = mean + cross @ self.precision @ self.residual
             variance = variance - np.einsum("ij,jk,ik->i", cross, self.precision, cross)
         return mean, np.maximum(variance, 1e-6) + completion_variance(table, self.log_theta)
@@ -60,22 +65,34 @@ class Posterior:
         own = jacobian(table, self.log_theta)[1]
         parts = [*seen, further]
         blocks = [
-            [covariance_of(self.prior, a, b, sa, sb) for b, sb in zip(parts, slopes, strict=True)]
+            [covariance_of(self.prior, a, b, sa, sb, covariance=self.covariance) for b, sb in zip(parts, slopes, strict=True)]
             for a, sa in zip(parts, slopes, strict=True)
         ]
         covariance = np.block(blocks) + self.row_log_sd**2 * np.eye(sum(part.n_rows for part in parts))
-        cross = np.hstack([covariance_of(self.prior, table, b, own, sb) for b, sb in zip(parts, slopes, strict=True)])
+        cross = np.hstack(
+            [covariance_of(self.prior, table, b, own, sb, covariance=self.covariance) for b, sb in zip(parts, slopes, strict=True)]
+        )
         explained = np.einsum("ij,ji->i", cross, np.linalg.solve(covariance, cross.T))
-        return np.asarray(np.maximum(_variance(self.prior, table, own) - explained, 1e-6) + completion_variance(table, self.log_theta))
+        before = _variance(self.prior, table, own, self.covariance)
+        return np.asarray(np.maximum(before - explained, 1e-6) + completion_variance(table, self.log_theta))
+
+    def after(self, observations: Sequence[Observation]) -> "Posterior":
+        """The same stack once its device has shown what is now expected of it in these observations."""
+        shift = self.center - log_values(self.prior)
+        agreed = [replace(one, surprise=float(one.slopes @ shift)) for one in observations]
+        return condition(self.prior, self.evidence, (*self.observations, *agreed))
 
 
-def condition(prior: Prior, evidence: Evidence | None) -> Posterior:
-    """The stack after its measured rows; the prior where there are none."""
-    center, spread = log_values(prior), stack_log_sds(prior)
+def condition(prior: Prior, evidence: Evidence | None, observations: tuple[Observation, ...] = ()) -> Posterior:
+    """The stack after what was observed of its device alone and after its measured rows; the prior where there is neither."""
+    center, covariance = updated(log_values(prior), np.diag(stack_log_sds(prior) ** 2), observations)
     if evidence is None or evidence.table.n_rows == 0:
         nothing = np.zeros((0, len(center)))
         return Posterior(
             prior=prior,
+            observations=observations,
+            center=center,
+            covariance=covariance,
             log_theta=center,
             row_log_sd=prior.row_log_sd.value,
             evidence=None,
@@ -89,16 +106,19 @@ def condition(prior: Prior, evidence: Evidence | None) -> Posterior:
         if iteration == 0:
             noise = _first_noise(prior, evidence.log_s - here)
         residual = evidence.log_s - here + slopes @ (theta - center)
-        known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes)
+        known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes, covariance=covariance)
         pull = np.linalg.solve(known + np.diag(_spread(evidence, noise, weight)), residual)
         left = noise**2 / weight * pull
         noise = _noise(prior, left, weight)
         weight = np.minimum(1.0, (TAIL + 1) / (TAIL + (left / noise) ** 2))
-        theta = theta + np.clip(center + spread**2 * (slopes.T @ pull) - theta, -LARGEST_STEP, LARGEST_STEP)
+        theta = theta + np.clip(center + covariance @ (slopes.T @ pull) - theta, -LARGEST_STEP, LARGEST_STEP)
     here, slopes = jacobian(evidence.table, theta)
-    known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes)
+    known = covariance_of(prior, evidence.table, evidence.table, slopes, slopes, covariance=covariance)
     return Posterior(
         prior=prior,
+        observations=observations,
+        center=center,
+        covariance=covariance,
         log_theta=theta,
         row_log_sd=noise,
         evidence=evidence,
@@ -130,9 +150,10 @@ def inverse(matrix: Array) -> Array:
     return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
-def covariance_of(prior: Prior, first: Table, second: Table, slopes_1: Array, slopes_2: Array) -> Array:
-    """Covariance of rows of one stack, without noise."""
-    from_coefficients = (slopes_1 * stack_log_sds(prior) ** 2) @ slopes_2.T
+def covariance_of(prior: Prior, first: Table, second: Table, slopes_1: Array, slopes_2: Array, *, covariance: Array | None = None) -> Array:
+    """Covariance of rows of one stack, without noise; that of its coefficients is the prior's where none is given."""
+    scaled = slopes_1 * stack_log_sds(prior) ** 2 if covariance is None else slopes_1 @ covariance
+    from_coefficients = scaled @ slopes_2.T
     distance = ((features(first)[:, None, :] - features(second)[None, :, :]) ** 2).sum(axis=2)
     smooth = prior.shape_log_sd.value**2 * np.exp(-distance / (2 * prior.shape_length.value**2))
     series = prior.series_log_sd.value**2 * (first.series[:, None] == second.series[None, :])
@@ -140,9 +161,8 @@ def covariance_of(prior: Prior, first: Table, second: Table, slopes_1: Array, sl
     return np.asarray(from_coefficients + smooth + series + slope)
 
 
-def _variance(prior: Prior, table: Table, slopes: Array) -> Array:
+def _variance(prior: Prior, table: Table, slopes: Array, covariance: Array) -> Array:
     """The diagonal of the covariance of a table with itself."""
     effects = prior.shape_log_sd.value**2 + prior.series_log_sd.value**2
-    return np.asarray(
-        ((slopes * stack_log_sds(prior)) ** 2).sum(axis=1) + effects + (prior.scale_log_sd_per_doubling.value * log2_devices(table)) ** 2
-    )
+    from_coefficients = np.einsum("ij,ij->i", slopes @ covariance, slopes)
+    return np.asarray(from_coefficients + effects + (prior.scale_log_sd_per_doubling.value * log2_devices(table)) ** 2)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.cost.coefficients import NAMES, stack_log_sds
+from bench.cost.coefficients import NAMES
 from bench.cost.layout import Array
 from bench.cost.posterior import Posterior
 from bench.cost.table import Table, completion_variance, jacobian
@@ -82,12 +82,17 @@ def causes_of(posterior: Posterior, table: Table) -> tuple[Cause, ...]:
     Each group of coefficients counts with the variance that its own scatter leaves after the evidence.
     """
     mean_variance = float(posterior.predict(table)[1][0]) + posterior.row_log_sd**2
-    slopes = jacobian(table, posterior.log_theta)[1][0] * stack_log_sds(posterior.prior)
+    slopes = jacobian(table, posterior.log_theta)[1][0]
     place = {name: i for i, name in enumerate(NAMES)}
-    own = {cause: float(np.sum(slopes[[place[name] for name in names]] ** 2)) for cause, names in CAUSES.items()}
+    own = {cause: _own_variance(posterior, slopes, [place[name] for name in names]) for cause, names in CAUSES.items()}
     rest = float(completion_variance(table, posterior.log_theta)[0]) + posterior.row_log_sd**2
     rest += posterior.prior.shape_log_sd.value**2 + posterior.prior.series_log_sd.value**2
     whole = sum(own.values()) + rest
     shares = {**own, REST: rest}
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     return tuple(Cause(cause=name, share=value / whole, log_sd=float(np.sqrt(mean_variance * value / whole))) for name, value in ordered)
+
+
+def _own_variance(posterior: Posterior, slopes: Array, places: list[int]) -> float:
+    """Variance by the coefficients at these places alone, as far as what was seen of the device alone leaves it."""
+    return float(slopes[places] @ posterior.covariance[np.ix_(places, places)] @ slopes[places])

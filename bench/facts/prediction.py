@@ -62,6 +62,7 @@ class RunnerUp:
     step_s: float
     slower_fraction: float  # per token, than the fastest that fits
     need_bytes: float
+    fits_probability: float
     why: str
 
 
@@ -73,9 +74,16 @@ class PlanSearch:
     cluster: str
     n_plans: int
     n_fitting: int
+    n_safe: int  # fit with the chance that a recommended plan has, at least
     capacity_bytes: float
+    recommended: RunnerUp  # the fastest of these, or the one with most room where there is none
     front: tuple[RunnerUp, ...]  # no other is both faster and smaller; the fastest first
     runners_up: tuple[RunnerUp, ...]
+
+
+def fits_probability(need_bytes: float, capacity_bytes: float, need_log_sd: float) -> float:
+    """The chance that a need, log-normal around its estimate, is no more than what there is."""
+    return 0.5 * (1 + math.erf(math.log(capacity_bytes / need_bytes) / need_log_sd / math.sqrt(2)))
 
 
 @fact
@@ -101,8 +109,7 @@ class MemoryEstimate:
     @property
     def fits_probability(self) -> float:
         """The chance that it does: a half where the estimate is the capacity."""
-        distance = math.log(self.capacity_bytes / self.total_bytes) / self.need_log_sd
-        return 0.5 * (1 + math.erf(distance / math.sqrt(2)))
+        return fits_probability(self.total_bytes, self.capacity_bytes, self.need_log_sd)
 
 
 @fact

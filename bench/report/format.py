@@ -31,6 +31,18 @@ def scaled(value: float, unit: str, digits: int = 3) -> str:
     return f"{significant(value, digits)} {unit}".strip()
 
 
+def short(value: float) -> str:
+    """The value as a chart's axis has it.
+
+    >>> short(24000), short(0.25), short(0)
+    ('24k', '0.25', '0')
+    """
+    for factor, prefix in PREFIXES:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
 def seconds(value: float) -> str:
     """A duration in the unit that suits it.
 

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from bench.codec import decode_text, encode_text
-from bench.errors import BenchError, UsageError
+from bench.errors import BenchError, Preempted, UsageError
 from bench.facts.attempt import Status
 from bench.facts.result import Measured
 from bench.store.results import MEASURED, RESULT, write_whole
@@ -37,6 +38,40 @@ def held(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+@contextmanager
+def at_work(launch_dir: Path) -> Iterator[None]:
+    """A rank works in the launch directory meanwhile; who goes on with the run waits for it, even where its launcher was killed."""
+    with (launch_dir / "log" / LOCK).open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def clear_up(run_dir: Path, wait_s: float) -> None:
+    """Nothing; ranks that an earlier attempt has left are gone, and so are files that it was writing when it was killed.
+
+    Raises Preempted where a rank is still there after so long.
+    """
+    for folder in (run_dir, *(run_dir / "log").glob("launch*")):
+        if (lock := folder / "log" / LOCK).exists() and not _is_free(lock, wait_s):
+            raise Preempted(f"ranks of an earlier attempt are still at work in {folder}; wait or end them, then run it again")
+        for file in folder.glob(".*.tmp"):
+            file.unlink(missing_ok=True)
+
+
+def _is_free(lock: Path, wait_s: float) -> bool:
+    until = time.monotonic() + wait_s
+    with lock.open("a", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.1)
+            else:
+                return True
 
 
 def begin(run_dir: Path, plain: Mapping[str, Any]) -> None:

@@ -46,6 +46,9 @@ def test_a_target_is_predicted_on_its_cluster(tmp_path: Path, capsys: pytest.Cap
     assert "measure next" in shown
     [projection] = decode_text(Forecast, (out / "prediction.json").read_bytes()).projections
     assert projection.step_s.p10 < projection.step_s.p50 < projection.step_s.p90
+    weak, strong = decode_text(Forecast, (out / "prediction.json").read_bytes()).scaling
+    assert weak.points[-1].n_devices == strong.points[-1].n_devices == projection.n_devices
+    assert "weak scaling" in shown
     assert sum(part.time_s for part in projection.parts) == pytest.approx(projection.step_s.p50)
     assert sum(cause.share for cause in projection.uncertainty) == pytest.approx(1)
     assert all(run.after_fraction <= run.before_fraction for run in projection.next_runs)

@@ -1,12 +1,20 @@
 """`bench probe` and `bench slice` through the command line."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.cli import main
+from bench.codec import decode_text
+from bench.config.compose import compose
+from bench.config.profiles import find_profile
+from bench.facts.hardware import Precision
 from bench.facts.profile import Cache, Collective, DeviceProfile, GroupAxis, ProbeKind
-from bench.store.profiles import read_profile, read_slice
+from bench.forecast import projections
+from bench.store.forecasts import Forecast
+from bench.store.profiles import read_profile, read_slice, write_profile
 from tests.conftest import Bench, run_bench
 
 # a target of a few thousand parameters, and a plan that divides it
@@ -55,6 +63,41 @@ def test_a_complete_set_is_a_device_profile(probed: Done) -> None:
     assert {(c.axis, c.n_ranks) for c in profile.collectives} == {(GroupAxis.WITHIN_NODE, 2)}
     assert profile.communication == "gloo"
     assert not profile.absent
+
+
+def test_a_profile_of_a_cpu_does_not_move_an_h100_and_says_why(probed: Done, tmp_path: Path) -> None:
+    at = ("cluster=oracle_24k_h100", "target=llama3_70b")
+    done = run_bench("predict", f"profile={probed[2]}", *at, "out=with", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"the profile is of {probed[1].device_name}" in " ".join(done.stdout.split())
+    assert run_bench("predict", *at, "out=without", cwd=tmp_path).returncode == 0
+    [told], [cold] = (decode_text(Forecast, (tmp_path / name / "prediction.json").read_bytes()).projections for name in ("with", "without"))
+    assert told.step_s == cold.step_s
+
+
+def test_a_profile_of_the_clusters_device_counts(probed: Done, tmp_path: Path) -> None:
+    """The real profile under an H100's name, with one product slower than its best."""
+    config = compose(["cluster=oracle_24k_h100", "target=llama3_70b"])
+    [cluster] = config.clusters
+    product = next(p for p in probed[1].probes if p.kind is ProbeKind.MATMUL)
+    best = cluster.device.matmul_flops_per_s[Precision.BF16].value
+    seconds = 1.3 * 2 * 4096**3 / best  # 224 us where 173 + 38 for its bytes are expected: 0.94
+    timing = replace(product.timing, samples_s=(seconds,), median_s=seconds, low_s=seconds, high_s=seconds)
+    large = replace(product, name="", sizes={"m": 4096, "k": 4096, "n": 4096}, precision=Precision.BF16, work=2 * 4096.0**3, timing=timing)
+    profile = replace(probed[1], device_name=cluster.device.torch_names[0], probes=(large,), collectives=())
+    write_profile(tmp_path, profile)
+    [told], _ = projections(replace(config, profile=str(tmp_path)), None)
+    [cold], _ = projections(config, None)
+    assert any(sentence.startswith("1 matrix products of H100-SXM alone: 0.94") for sentence in told.told)
+    assert told.step_s.p50 != cold.step_s.p50
+    assert find_profile(cluster.device.torch_names[0], tmp_path) == profile
+
+
+@pytest.mark.parametrize("key", ["profile=nowhere", "slices=[nowhere]", "slices=nowhere"])
+def test_what_is_no_evidence_is_refused_in_one_line(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", key, f"out={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_point_keeps_its_samples_and_its_rate(probed: Done) -> None:

@@ -87,5 +87,5 @@ def test_run_in_another_regime_is_reported_and_not_used() -> None:
 
 
 def test_our_own_run_is_a_row_of_torch_and_counts_as_another_stacks() -> None:
-    assert own_stack(measurement(1.0)).family is StackFamily.TORCH
+    assert own_stack(compiled=False).family is StackFamily.TORCH
     assert evidence_of(measurement(1.0), DEVICE).transfer_log_sd == pytest.approx(TRANSFER_LOG_SD)
