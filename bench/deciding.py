@@ -24,6 +24,7 @@ from bench.facts.reliability import RecoveryKind
 from bench.facts.scenario import Option, Scenario
 from bench.facts.units import SECONDS_PER_DAY
 from bench.forecast import calibrations
+from bench.report.decision_page import decision_page
 from bench.report.decision_tables import decision_report
 from bench.simulation import Hazard, simulated_fractions
 from bench.store.decisions import write_decision
@@ -47,7 +48,7 @@ def decide(*overrides: str) -> tuple[Decision, Path]:
     measurement = read_result(Path(config.result)).measurement if config.result else None
     decision = decision_of(config, config.scenario, measurement)
     run_dir = make_run_dir(config.out, "decide")
-    write_decision(run_dir, decision, decision_report(decision))
+    write_decision(run_dir, decision, decision_report(decision), decision_page(decision))
     return decision, run_dir
 
 

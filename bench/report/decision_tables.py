@@ -158,17 +158,20 @@ def _goodput_rows(o: OptionForecast) -> list[tuple[str, str]]:
 
 
 def _power_rows(p: Power) -> list[tuple[str, str]]:
-    cap = f"{significant(megawatts(p.cap_w))} MW" if p.cap_w is not None else "none"
+    cap = "none" if p.cap_w is None else f"{significant(megawatts(p.cap_w))} MW, {_cap_answer(p)}"
     return [
         ("power", f"{significant(megawatts(p.peak_w))} MW peak, {significant(megawatts(p.average_w))} MW mean, of the facility"),
         ("swing", f"{significant(megawatts(p.swing_w))} MW between computing and waiting"),
-        (
-            "cap",
-            f"{cap}: {p.cap_answer}; {p.clock_fraction:.0%} clock, {p.n_devices_powered:,} devices, {p.speed_fraction:.0%} speed",
-        ),
+        ("cap", cap),
         ("households", f"{significant(households(p.peak_w))} of the US mean at the peak"),
         ("water", f"{significant(us_gallons(p.water_m3_per_day))} US gallons a day at the mean power"),
     ]
+
+
+def _cap_answer(p: Power) -> str:
+    if p.cap_answer is CapAnswer.NONE:
+        return "not reached"
+    return f"met by {p.cap_answer}: {p.clock_fraction:.0%} clock, {p.n_devices_powered:,} devices, {p.speed_fraction:.0%} speed"
 
 
 def _money_rows(o: OptionForecast) -> Sequence[tuple[str, str]]:

@@ -8,13 +8,15 @@ from bench.facts.decision import Decision
 from bench.store.results import REPORT, write_whole
 
 DECISION = "decision.json"
+PAGE = "report.html"
 
 
-def write_decision(run_dir: Path, decision: Decision, report: str) -> None:
-    """Nothing; decision.json and the report hold the decision. Raises UsageError where one is already there."""
+def write_decision(run_dir: Path, decision: Decision, report: str, page: str) -> None:
+    """Nothing; decision.json, the report and the page hold the decision. Raises UsageError where one is already there."""
     if (run_dir / DECISION).exists():
         raise UsageError(f"out: {run_dir} already holds a {DECISION}, and results are never overwritten; choose another directory")
     write_whole(run_dir / REPORT, report)
+    write_whole(run_dir / PAGE, page)
     write_whole(run_dir / DECISION, encode_text(decision))
 
 

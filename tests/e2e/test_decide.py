@@ -12,7 +12,7 @@ from bench.cli import main
 from bench.codec import encode
 from bench.facts.decision import Decision
 from bench.store.decisions import read_decision
-from tests.conftest import Bench, run_bench
+from tests.conftest import run_bench
 
 CHOICE = "experiment=rent_or_build"
 
@@ -82,17 +82,23 @@ def test_the_report_holds_every_option(choice: tuple[str, float, Path, Decision]
         assert f"## {option.name} in full" in report
 
 
-def test_a_decision_is_never_overwritten(choice: tuple[str, float, Path, Decision]) -> None:
-    done = run_bench("decide", "scenario=tesla_12k_diverted_h100", f"out={choice[2]}", cwd=choice[2])
-    assert done.returncode == 2
-    assert "never overwritten" in done.stderr
+def test_the_page_shows_the_race(choice: tuple[str, float, Path, Decision]) -> None:
+    page = (choice[2] / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "Work done against the calendar" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
 
 
-def test_one_system_tells_all_of_itself(bench: Bench) -> None:
-    done = bench("decide", "scenario=memphis_100k_h100", "out=kept")
-    assert done.returncode == 0, done.stderr
+def test_a_decision_is_never_overwritten(choice: tuple[str, float, Path, Decision], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decide", "scenario=tesla_12k_diverted_h100", f"out={choice[2]}"]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_one_system_tells_all_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["decide", "scenario=memphis_100k_h100", f"out={tmp_path / 'kept'}"]) == 0
+    printed = capsys.readouterr().out
     for words in ("100,000", "150 MW", "households", "US gallons", "interruptions", "Dell"):
-        assert words in done.stdout
+        assert words in printed
 
 
 OPTION = "scenario.options.tesla_12k_diverted_h100"
