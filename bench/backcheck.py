@@ -30,6 +30,8 @@ CONTRACT_YEARS = 3  # of the ten billion dollars; assumed, as in conf/rental/ora
 SYSTEMS = (
     *("oracle_24k_h100", "memphis_100k_h100", "blackwell_300k_b200", "gpt4_25k_a100", "tesla_85k_h100", "tesla_12k_diverted_h100"),
     "oracle_10bn_rental",
+    *("inflection_22k_h100", "olcf_frontier_38k_mi250x", "cscs_alps_11k_gh200", "semianalysis_100k_h100", "colossus_200k_mixed"),
+    "ib_cost_model_105k_h100",
 )
 
 
@@ -72,6 +74,20 @@ def _peak_w(option: Option) -> Array:
 
 def _peak_power(known: Known, system: str) -> tuple[Interval, str]:
     return interval_of(_peak_w(known[system][1]) / 1e6), "devices, nodes, network and PUE at the peak, the cap of the site not applied"
+
+
+def _it_power(known: Known, system: str) -> tuple[Interval, str]:
+    site = known[system][1].site
+    scores = drawn(("node", "network", "pue"), N_SAMPLES, SEED)
+    return interval_of(_peak_w(known[system][1]) / log_normal(site.pue, scores["pue"]) / 1e6), "devices, nodes and network at the peak"
+
+
+def _purchase_total(known: Known, system: str) -> tuple[Interval, str]:
+    option = known[system][1]
+    assert option.purchase is not None
+    scores, p = drawn(("server", "network", "building"), N_SAMPLES, SEED), option.purchase
+    each = sum(log_normal(price, scores[name]) for name, price in zip(scores, (p.server_usd, p.network_usd, p.building_usd), strict=True))
+    return interval_of(np.asarray(option.n_devices * each)), "servers, network and building"
 
 
 def _households(known: Known, system: str) -> tuple[Interval, str]:
@@ -158,6 +174,8 @@ def _speed_ratio(known: Known, system: str) -> tuple[Interval, str]:
 QUANTITIES: dict[str, Callable[[Known, str], tuple[Interval, str]]] = {
     "devices": _devices,
     "peak_power": _peak_power,
+    "it_power": _it_power,
+    "purchase_total": _purchase_total,
     "households": _households,
     "water": _water,
     "device_price": _device_price,

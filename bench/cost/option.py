@@ -23,6 +23,7 @@ from bench.facts.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 
 Scores = Mapping[str, Array]
 BUSY = (Part.COMPUTE, Part.RECOMPUTE, Part.OPTIMIZER)
+DEVICES_PER_PUBLISHED_NODE = 8  # of the nodes whose failure rates were published; smaller nodes fail in proportion
 COMMON_SPEED = "speed of all options alike"
 NODE_FAILURES = "failures of nodes"
 JOB_FAILURES = "failures of the whole job"
@@ -94,7 +95,8 @@ def failures_per_day(entry: Entry, scores: Scores) -> tuple[Array, Array]:
     for name, group in entry.option.groups.items():
         middle, log_sd = pooled(group.reliability.node_failures_per_day.values())
         vendor = log_normal(group.reliability.vendor_factor, score_of(scores, entry.own(f"failures of rack group {name}")))
-        nodes = nodes + group.cluster.n_nodes * together * middle * np.exp(log_sd * score_of(scores, NODE_FAILURES)) * vendor
+        n_like_published = group.cluster.n_devices / DEVICES_PER_PUBLISHED_NODE * together
+        nodes = nodes + n_like_published * middle * np.exp(log_sd * score_of(scores, NODE_FAILURES)) * vendor
     middle, log_sd = pooled(next(iter(entry.option.groups.values())).reliability.job_failures_per_day.values())
     job = middle * np.exp(log_sd * score_of(scores, JOB_FAILURES))
     return nodes + spot_losses_per_day(entry) * together, job

@@ -23,11 +23,15 @@ GOODPUT = (
 
 def claims_page(checks: Sequence[ClaimCheck]) -> str:
     """The page of claims."""
+    seeds, others = ([c for c in checks if c.claim.id.startswith("R") is public] for public in (False, True))
+    tables = (_claims_table("claims of the documents about compute", seeds), _claims_table("statements about public clusters", others))
+    return _page("What the documents behind this project claim", CLAIMS, *tables)
+
+
+def _claims_table(what: str, checks: Sequence[ClaimCheck]) -> Table:
     header = ("claim", "what it says", "claimed", "own figure, 10 to 90 %", "agrees", "how, and which reading")
-    rows = tuple(_claim_row(check) for check in checks)
     agreeing = sum(check.agrees for check in checks)
-    table = Table(f"{len(checks)} quantitative claims about compute, {agreeing} agree", header, rows)
-    return _page("What the documents behind this project claim", CLAIMS, table)
+    return Table(f"{len(checks)} {what}, {agreeing} agree", header, tuple(_claim_row(check) for check in checks))
 
 
 def _page(title: str, text: str, *tables: Table) -> str:

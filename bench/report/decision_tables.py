@@ -141,7 +141,7 @@ def option_table(o: OptionForecast) -> Table:
 
 def _goodput_rows(o: OptionForecast) -> list[tuple[str, str]]:
     g = o.goodput
-    simulated = "not simulated" if o.simulated_fraction is None else percent(o.simulated_fraction.p50)
+    simulated = "not simulated" if o.simulated_fraction is None else f"{percent(o.simulated_fraction.p50)} simulated"
     first_order = "n/a" if g.small_loss_fraction is None else percent(g.small_loss_fraction)
     valid = "within 1 % of the exact form" if g.first_order_valid else "not valid here: losses are not small"
     return [
@@ -151,7 +151,7 @@ def _goodput_rows(o: OptionForecast) -> list[tuple[str, str]]:
             f"{scaled(g.checkpoint_bytes, 'B')}, every {significant(g.interval_s)} s, training waits {significant(g.blocking_s)} s, "
             f"safe after {significant(g.lag_s)} s more; {significant(g.downtime_s)} s to notice and restart",
         ),
-        ("effective time", f"{percent(g.effective_fraction)} in closed form, {simulated} simulated, slow nodes not counted"),
+        ("effective time", f"{percent(g.effective_fraction)} in closed form, {simulated}, slow nodes not counted"),
         ("first order", f"{first_order}, {valid}"),
         ("with slow nodes", percent_span(o.effective_fraction).replace("\n", ", ")),
     ]

@@ -6,18 +6,19 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.codec import decode_text, encode, encode_text
 from bench.cost.decision import crossing, margin_days, option_forecast, rent_break_even, tornado
 from bench.cost.extrapolate import project
-from bench.cost.option import Entry, paced
+from bench.cost.option import Entry, failures_per_day, goodput_of, paced
 from bench.facts.decision import OptionForecast
 from bench.facts.figure import Provenance
 from bench.facts.prediction import Prediction
 from bench.facts.reliability import RecoveryKind, Reliability
-from bench.facts.scenario import Group, Option, Range, Scenario
+from bench.facts.scenario import Capacity, Group, Option, Range, Scenario
 from tests.round_numbers import CALIBRATION, CLUSTER, DEVICE, STACK, TARGET
 from tests.unit.test_goodput import figure, parameter, recovery
 from tests.unit.test_money import purchase, rental
@@ -168,6 +169,31 @@ def test_renting_at_the_break_even_price_costs_what_the_other_does() -> None:
     assert built.bill is not None
     assert abs(found.against_use_usd_per_device_hour * rented.device_hours * 100 - built.bill.total_cents) < 1
     assert found.against_cash_usd_per_device_hour > found.against_use_usd_per_device_hour
+
+
+def test_a_vendor_that_fails_twice_as_often_adds_its_share() -> None:
+    # two groups of 8 nodes; 0.0141 a node-day at the geometric mean of 0.01 and 0.02, and 1 of the job
+    worse = replace(RATES, vendor_factor=parameter(2.0))
+    groups = {"one": Group(cluster=CLUSTER, reliability=RATES), "other": Group(cluster=CLUSTER, reliability=worse)}
+    nodes, job = failures_per_day(entry("a", groups=groups), {})
+    assert float(nodes[0]) == pytest.approx((8 + 2 * 8) * math.sqrt(0.01 * 0.02))
+    assert float(job[0]) == pytest.approx(1.0)
+
+
+def test_losses_of_spot_capacity_come_on_top() -> None:
+    # 0.01 an hour of each of 8 nodes are 1.92 a day
+    spot = rental(capacity=Capacity.SPOT, losses_per_node_hour=parameter(0.01), notice_s=figure(120))
+    with_spot, without = (failures_per_day(entry("a", rental=r), {})[0] for r in (spot, rental()))
+    assert float(with_spot[0] - without[0]) == pytest.approx(1.92)
+
+
+def test_notice_saves_the_time_to_notice() -> None:
+    # a copy is safe long before two minutes are over: only the rest of the interruptions waits for the alarm
+    given_ = {"capacity": Capacity.SPOT, "losses_per_node_hour": parameter(0.01)}
+    fast = recovery(RecoveryKind.ASYNC, storage_bytes_per_s=figure(1e12))
+    told, untold = (goodput_of(entry("a", recovery=fast, rental=rental(notice_s=figure(s), **given_))) for s in (120, 0.001))
+    assert told.downtime_s < untold.downtime_s
+    assert untold.downtime_s == pytest.approx(300)
 
 
 @settings(deadline=None, max_examples=30)
