@@ -208,6 +208,7 @@ def rent_break_even(first: OptionForecast, second: OptionForecast, paid_usd: flo
         against_use_usd_per_device_hour=hourly_usd(second.bill.total_cents, device_s),
         against_cash_usd_per_device_hour=hourly_usd(second.cash_cents, device_s),
         paid_usd_per_device_hour=paid_usd,
+        own_usd_per_device_hour=hourly_usd(second.bill.total_cents, second.device_hours * SECONDS_PER_HOUR),
     )
 
 

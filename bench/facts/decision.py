@@ -52,6 +52,7 @@ class Rent:
     against_use_usd_per_device_hour: float  # the other's servers and building counted for the time of use
     against_cash_usd_per_device_hour: float  # counted in full
     paid_usd_per_device_hour: float
+    own_usd_per_device_hour: float  # of the other's own devices, for the time of use
 
 
 @fact

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.facts.decision import Decision, OptionForecast, Sensitivity
+from bench.facts.decision import Crossing, Decision, OptionForecast, Sensitivity
 from bench.facts.site import CapAnswer, Power
 from bench.report.format import count, percent, percent_span, scaled, significant, span
 from bench.report.markdown import markdown_table
@@ -10,6 +10,7 @@ from bench.report.quantities import day_line, day_span, dollars, households, meg
 from bench.report.tables import Table
 
 N_TOLD = 3  # assumptions on the terminal
+SURE = 0.6  # of the draws, from which on one option is named
 N_REPORTED = 12  # in the report
 MODEL = (
     "A model's answer, not a measurement: dates and speeds with 10-90 % intervals, money, power and water at the medians. "
@@ -90,19 +91,23 @@ def race_table(decision: Decision) -> Table:
     rows = [
         ("crossing", f"day {day_line(c.day)}: {c.second} has done more than {c.first}; in {percent(c.crossing_fraction, 0)} of the draws"),
         ("the work", f"{ends}, {day_line(c.margin_days)} days earlier (below 0: later)"),
-        ("choice", f"{c.second if c.second_first_fraction > 0.5 else c.first} for this work; {_turns(decision)}"),
+        ("choice", f"{_choice(c)}; {_turns(decision)}"),
         *(("who is ahead", text) for text in c.ahead),
     ]
     if rent := decision.rent:
-        cash, paid = rent.against_cash_usd_per_device_hour, rent.paid_usd_per_device_hour
+        use, cash = rent.against_use_usd_per_device_hour, rent.against_cash_usd_per_device_hour
+        own, paid = rent.own_usd_per_device_hour, rent.paid_usd_per_device_hour
         rows += [
-            ("break-even rental", f"${rent.against_use_usd_per_device_hour:.2f} per device-hour against the use of {c.second}"),
-            (
-                "",
-                f"${cash:.2f} against all cash that it takes; assumed: ${paid:.2f}",
-            ),
+            ("rental price", f"${paid:.2f} per device-hour assumed; an hour of a device of {c.second} wears off ${own:.2f}"),
+            ("break-even", f"at ${use:.2f} {c.first} costs as much as the use of {c.second}; at ${cash:.2f}, as all cash until then"),
         ]
     return Table(f"The race: {c.first} against {c.second}", ("", ""), tuple(rows))
+
+
+def _choice(c: Crossing) -> str:
+    """Who ends this work first, and how surely."""
+    name, chance = (c.second, c.second_first_fraction) if c.second_first_fraction > 0.5 else (c.first, 1 - c.second_first_fraction)
+    return f"{name} for this work, {chance:.0%} sure" if chance >= SURE else "too close to call for this work"
 
 
 def _turns(decision: Decision) -> str:

@@ -45,7 +45,7 @@ def test_the_choice_is_made_within_thirty_seconds(choice: tuple[str, float, Path
 
 def test_the_choice_prints_table_crossing_and_three_assumptions(choice: tuple[str, float, Path, Decision]) -> None:
     printed = choice[0]
-    for words in ("5 options", "oracle_24k_h100", "memphis_100k_h100", "blackwell_300k_b200", "crossing", "break-even rental"):
+    for words in ("5 options", "oracle_24k_h100", "memphis_100k_h100", "blackwell_300k_b200", "crossing", "break-even"):
         assert words in printed
     assert "What matters most: 3 of" in printed
 
