@@ -12,7 +12,7 @@ from typing import NoReturn
 import yaml
 
 import bench
-from bench import api, commands, forecast
+from bench import api, commands, deciding, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.config.keys import keys
@@ -21,6 +21,7 @@ from bench.following import follow, stay_alone
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.completion import SHELLS, completion_script
+from bench.report.decision_tables import decision_tables
 from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.sweep_tables import sweep_table
@@ -131,6 +132,16 @@ def plan(options: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def decide(options: argparse.Namespace) -> int:
+    """Decide between options that start, cost, fail and draw power differently; or tell all of one system."""
+    if options.cfg:
+        return _show(options.overrides)
+    decision, run_dir = deciding.decide(*options.overrides)
+    show(options, decision, *decision_tables(decision))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
 def report(options: argparse.Namespace) -> int:
     """Make one page of what run directories hold."""
     tell(f"written: {write_report(*options.overrides)}")
@@ -180,6 +191,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "submit": submit,
     "predict": predict,
     "plan": plan,
+    "decide": decide,
     "report": report,
     "backtest": backtest,
     "fit-priors": fit_priors,

@@ -1,4 +1,4 @@
-"""One page from whatever run directories hold: a measurement, a profile, projections, plans."""
+"""One page from whatever run directories hold: a measurement, a profile, projections, plans, a decision."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,12 @@ from bench.facts.hardware import Device
 from bench.facts.result import Result
 from bench.facts.scaling import ScalingKind
 from bench.forecast import scalings, what_ifs
+from bench.report.decision_page import decision_sections
 from bench.report.forecast_charts import Like
 from bench.report.html import Section, page
 from bench.report.run_page import outlook_section, panel_data, plans_section, profile_section, run_figures, run_sections
 from bench.report.terminal import tell
+from bench.store.decisions import DECISION, read_decision
 from bench.store.forecasts import PLANS, read_plans
 from bench.store.profiles import PROFILE, read_profile
 from bench.store.results import PARTIAL, RESULT, read_result, write_file, write_whole
@@ -35,7 +37,7 @@ def report(*arguments: str) -> Path:
     results = [read_result(file) for run in runs if (file := _result_of(run))]
     sections = [section for run in runs for section in _sections(run)]
     if not sections:
-        raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE} or {PLANS}; give a run directory")
+        raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS} or {DECISION}; give a run directory")
     file = Path(config.out) if config.out else runs[0] / PAGE
     write_file(file, page_of(results, sections))
     return file
@@ -108,4 +110,6 @@ def _sections(run: Path) -> list[Section]:
         found.append(profile_section(read_profile(run)))
     if (run / PLANS).exists():
         found.append(plans_section(read_plans(run)))
+    if (run / DECISION).exists():
+        found += decision_sections(read_decision(run))
     return found

@@ -13,6 +13,7 @@ from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
 from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
+from bench.facts.scenario import Scenario
 from bench.facts.stack import Stack
 
 # A tag in angle brackets is left out of the path that an error shows.
@@ -155,6 +156,7 @@ class Config:
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    scenario: Scenario | None
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None
