@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UsageError(f"no verb '{options.verb}'{nearest(options.verb, VERBS)} (verbs: {known})")
             return int(verb(options))
     except BenchError as error:
-        tell(f"bench: {error}")
+        tell(f"bench: {' '.join(str(error).splitlines())}")
         return int(error.exit_code)
 
 
