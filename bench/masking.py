@@ -32,7 +32,7 @@ SECRET_SHAPE = re.compile(
 )
 AFTER_NAME = re.compile(
     r"(?P<name>\b(?i:bearer|basic)\s+|[?&;](?i:token|access_token|api_?key|sig|signature|x-amz-signature|x-amz-security-token|"
-    r"x-amz-credential|password)=|\b[A-Z_]*(?:TOKEN(?!S|IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Z_]*=)(?P<value>[^\s&\"'<>,;]{4,})"
+    r"x-amz-credential|password)=|\b[A-Z_]{0,40}(?:TOKEN(?!S|IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Z_]{0,40}=)(?P<value>[^\s&\"'<>,;]{4,})"
 )
 
 
