@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench.codec import decode_text
 from bench.errors import ExitCode, InvalidFact, StoreUnavailable, UsageError
 from bench.facts.mirror import CopyOutcome, Manifest, check_name
+from bench.store import objects
 from bench.store.mirror import Mirror
 from bench.store.remote import check_uri, finished_files, point_uri, points, pull, push
 
@@ -183,7 +184,8 @@ def test_ten_thousand_broken_manifests_are_refused_without_another_error() -> No
     assert n_whole > 100
 
 
-def test_a_folder_that_cannot_be_written_is_an_outcome_and_no_exception(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_outcome_and_no_exception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "PAUSE_S", 0.01)
     (tmp_path / "file").write_text("in the way")
     outcome = push(make_point(tmp_path / "run"), f"file://{tmp_path}/file/p", deadline_s=20)
     assert outcome.error
