@@ -36,7 +36,7 @@ def run(*overrides: str) -> Result:
     what was measured so far has been.
     """
     result = run_in_turn(overrides)[0]
-    if result.run_dir:
+    if result.run_dir and load(result.config).page:
         write_page(Path(result.run_dir), result)
     return result
 

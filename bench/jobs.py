@@ -20,6 +20,7 @@ from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, MeasurementWarning, Utilization, WarningKind
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
 from bench.forecast import projections
+from bench.report.event_log import event_log
 from bench.report.markdown import markdown_report
 from bench.report.tables import measured_table
 from bench.report.terminal import print_tables, tell, terminal_progress
@@ -28,6 +29,7 @@ from bench.run.launch import Ended, RankPlace, launch_ranks
 from bench.run.launches import is_counted, pooled, scaled, share_left
 from bench.run.nodes import find_node
 from bench.run.preempt import Guard
+from bench.run.trackers import track
 from bench.store import attempts, failures, results
 from bench.store.logs import mask_logs
 from bench.worker import measure, unwritten
@@ -129,6 +131,7 @@ class Job:
         """The result, written. Raises InvalidMeasurement afterwards where it is no training speed."""
         result = self.result()
         if self.run_dir:
+            result = self._told(self.run_dir, result)
             results.write_config(self.run_dir, result.config)
             results.write_steps(self.run_dir, result.launches or (result.measurement,))
             results.write_whole(self.run_dir / results.REPORT, markdown_report(result))
@@ -140,6 +143,12 @@ class Job:
             reasons, where = "; ".join(result.measurement.invalid), f"; kept in {result.run_dir}" if result.run_dir else ""
             raise InvalidMeasurement(f"not a training speed: {reasons}{where}")
         return result
+
+    def _told(self, run_dir: Path, result: Result) -> Result:
+        """The result, after the trackers have heard of it and the event log is written; who did not listen is among the warnings."""
+        if self.config.event_log:
+            results.write_whole(run_dir / results.EVENT_LOG, event_log(result))
+        return replace(result, warnings=(*result.warnings, *track(result, self.config.trackers, run_dir)))
 
     def give_up(self, error: BenchError, goes_on: bool) -> None:
         """Nothing; status.json has the reason, and partial.json what was measured."""

@@ -14,6 +14,7 @@ from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
 from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
+from bench.facts.scenario import Scenario
 from bench.facts.stack import Stack
 
 # A tag in angle brackets is left out of the path that an error shows.
@@ -123,6 +124,16 @@ class SweepPolicy:
 
 
 @fact
+class ComparePolicy:
+    """How two runs are compared."""
+
+    noise_floor: Figure  # standard deviation between launches over their mean, where no run tells it
+
+    def __post_init__(self) -> None:
+        require(self.noise_floor.value >= 0, f"noise_floor.value {self.noise_floor.value:g} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -146,6 +157,7 @@ class Config:
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    scenario: Scenario | None
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None
@@ -153,6 +165,12 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    page: bool
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
+    event_log: bool
+    compare: ComparePolicy
+    gate: str | float | None
+    format: Literal["markdown", "csv"]
     results_uri: str | None
     launch: LaunchRequest
     engine: SlurmEngine

@@ -22,6 +22,7 @@ MEASURED = "measured.json"
 STEPS = "steps.jsonl"
 PARTIAL = "partial.json"
 REPORT = "report.md"
+EVENT_LOG = "mlperf.log"
 SCHEMA = Path(__file__).with_name("result.schema.json")
 
 
