@@ -16,6 +16,9 @@ FORBIDDEN_CALLS = {
     "torch.load", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "hydra.utils.instantiate", "hydra.utils.call",
     "subprocess.getoutput", "subprocess.getstatusoutput",
 }  # fmt: skip
+# torch.distributed.checkpoint writes its list of tensors as a pickle: that room reads it, after its checksum agreed, by an unpickler
+# that knows a dozen names and no other
+EXCEPTIONS = {"bench/run/manifest.py": ["pickle"]}
 FORBIDDEN_IMPORTS = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
 
 
@@ -38,7 +41,7 @@ def breaches(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_that_is_read_is_run(path: Path) -> None:
-    assert breaches(path.read_text()) == []
+    assert breaches(path.read_text()) == EXCEPTIONS.get(path.relative_to(ROOT).as_posix(), [])
 
 
 @pytest.mark.parametrize(
