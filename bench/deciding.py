@@ -94,7 +94,7 @@ def entry_of(config: Config, option: Option, measurement: Measurement | None) ->
         target=config.target,
         predictions=tuple(predictions),
         rated_w=tuple(cluster.device.power_w.value for cluster in clusters),
-        measured_w=tuple(_measured_w(cluster, measurement) for cluster in clusters),
+        measured_w=tuple(measured_w(cluster, measurement) for cluster in clusters),
         common_share=0.0,
     )
 
@@ -120,7 +120,7 @@ def _predicted(config: Config, cluster: Cluster, target: Target, measurement: Me
     return project(target, cluster, calibration, config.stack, None)
 
 
-def _measured_w(cluster: Cluster, measurement: Measurement | None) -> float | None:
+def measured_w(cluster: Cluster, measurement: Measurement | None) -> float | None:
     """Mean power of one device in the run, where it ran on the cluster's kind and told."""
     told = measurement.telemetry if measurement else None
     if measurement is None or told is None or told.power_w is None or measurement.device_name not in cluster.device.torch_names:

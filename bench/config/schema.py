@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
+from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.model import ModelShape, Target, nearest_divisors
@@ -122,6 +123,16 @@ class SweepPolicy:
 
 
 @fact
+class ComparePolicy:
+    """How two runs are compared."""
+
+    noise_floor: Figure  # standard deviation between launches over their mean, where no run tells it
+
+    def __post_init__(self) -> None:
+        require(self.noise_floor.value >= 0, f"noise_floor.value {self.noise_floor.value:g} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
@@ -153,6 +164,15 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    page: bool
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
+    event_log: bool
+    compare: ComparePolicy
+    gate: str | float | None
+    format: Literal["markdown", "csv"]
+    results_uri: str | None
+    launch: LaunchRequest
+    engine: SlurmEngine
     name: str
     out: str | None
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.cost.assumptions import assumptions_of
 from bench.cost.draws import interval_of
 from bench.cost.layout import Array
 from bench.cost.money import bill, electricity_part, hourly_usd, purchase_parts, rental_parts, use_parts
@@ -69,6 +70,7 @@ def option_forecast(entry: Entry, scenario: Scenario, scores: Scores, simulated:
         usd_per_million_tokens=None if never else total.total_cents / CENTS_PER_USD / tokens * 1e6,
         j_per_token=None if never else energy / tokens,
         curve=_curve(pace, scenario.horizon_days),
+        assumptions=assumptions_of(entry.option),
         notes=_notes(entry),
         infeasible=tuple(text for text in (good.infeasible, watts.infeasible) if text),
         provenance=provenance_of(entry),
