@@ -114,6 +114,7 @@ OPTION = "scenario.options.tesla_12k_diverted_h100"
         (f"{OPTION}.recovery.storage_bytes_per_s.value=0", ["storage_bytes_per_s 0", "above 0"]),
         (f"{OPTION}.site.pue.value=0.5", ["pue 0.5", "at least 1"]),
         ("scenario.work_flops.value=0", ["work_flops 0", "above 0"]),
+        ("price.rental_usd_per_device_hour.H100-SXM.value=-2", ["H100-SXM -2", "above 0"]),
         ("scenario.first=nobody", ["first and second"]),
         ("scenario.sedd=1", ["sedd", "seed"]),
     ],

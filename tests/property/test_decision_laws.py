@@ -18,7 +18,7 @@ from bench.cost.option import Entry, failures_per_day, goodput_of, paced
 from bench.deciding import measured_w
 from bench.facts.breakdown import Telemetry
 from bench.facts.decision import OptionForecast
-from bench.facts.figure import Provenance
+from bench.facts.figure import Interval, Provenance
 from bench.facts.prediction import Prediction
 from bench.facts.reliability import RecoveryKind, Reliability
 from bench.facts.scenario import Capacity, Group, Option, Range, Scenario
@@ -154,6 +154,14 @@ def test_power_is_measured_only_by_a_run_on_the_same_device() -> None:
     assert measured_w(CLUSTER, run) == 450.0
     assert measured_w(CLUSTER, replace(run, device_name="Round 2")) is None
     assert measured_w(CLUSTER, replace(run, telemetry=None)) is None
+
+
+def test_it_is_told_where_the_closed_form_is_not_valid() -> None:
+    one = entry("a")
+    whole, exact = scenario(one), goodput_of(one).effective_fraction
+    near, far = (Interval(p10=x, p50=x, p90=x) for x in (exact * 1.005, exact * 0.9))
+    assert not option_forecast(one, whole, {}, near).notes
+    assert "closed form is not valid here" in option_forecast(one, whole, {}, far).notes[0]
 
 
 def test_an_option_of_double_speed_crosses_when_it_has_caught_up() -> None:
