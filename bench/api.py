@@ -19,6 +19,7 @@ from bench.report.trace_tables import trace_report
 from bench.reporting import write_page
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import RankPlace, find_place, launch_ranks
+from bench.run.nodes import find_node
 from bench.run.preempt import Guard
 from bench.store import profiles, results
 from bench.tracing import traced_plan, traced_step
@@ -35,7 +36,7 @@ def run(*overrides: str) -> Result:
     what was measured so far has been.
     """
     result = run_in_turn(overrides)[0]
-    if result.run_dir:
+    if result.run_dir and load(result.config).page:
         write_page(Path(result.run_dir), result)
     return result
 
@@ -126,5 +127,6 @@ def _in_ranks(task: str, overrides: Sequence[str]) -> Path | None:
     backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
     world_size = 1 if task == "slice" else find_world_size(backend, None if config.device.n_devices == "auto" else config.device.n_devices)
     threads = max(1, n_cores() // world_size) if config.device.threads_per_rank == "auto" else config.device.threads_per_rank
-    raise_failure(launch_ranks(["worker", str(run_dir), task], world_size, threads), run_dir, world_size)
+    node = find_node(os.environ, config.launch)
+    raise_failure(launch_ranks(["worker", str(run_dir), task], world_size, threads, node=node), run_dir, world_size)
     return run_dir

@@ -12,14 +12,16 @@ from typing import NoReturn
 import yaml
 
 import bench
-from bench import api, commands, forecast
+from bench import api, commands, deciding, forecast
 from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.config.keys import keys
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
+from bench.following import follow, stay_alone
 from bench.report.accuracy_tables import accuracy_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.completion import SHELLS, completion_script
+from bench.report.decision_tables import decision_tables
 from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
 from bench.report.reference import reference_page
@@ -29,6 +31,7 @@ from bench.report.terminal import quiet, tell
 from bench.report.trace_tables import trace_table
 from bench.reporting import report as write_report
 from bench.showing import show
+from bench.submit import submit as submit_job
 from bench.sweep import sweep as run_sweep
 from bench.worker import work
 
@@ -37,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure a training run here and project it to the clusters."""
     if options.cfg:
         return _show(options.overrides)
+    if follow("run", *options.overrides):
+        return ExitCode.OK
     result = api.run(*options.overrides)
     if not result.run_dir:
         return ExitCode.OK  # a rank that somebody else started: rank 0 tells
@@ -51,6 +56,8 @@ def probe(options: argparse.Namespace) -> int:
     """Measure what the devices here and the links between them reach, each alone."""
     if options.cfg:
         return _show(options.overrides)
+    if follow("probe", *options.overrides):
+        return ExitCode.OK
     if kept := api.probe(*options.overrides):
         show(options, kept[0], *profile_tables(kept[0]))
         tell(f"kept in {kept[1]}")
@@ -69,10 +76,21 @@ def slice_target(options: argparse.Namespace) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Measure every combination of what the overrides name; what fails is a row, what was stopped goes on."""
+    stay_alone("sweep", [text for text in options.overrides if text.startswith("launch.")])
     done, folder = run_sweep(*options.overrides)
     show(options, done, sweep_table(done))
     tell(f"kept in {folder}")
     return ExitCode.OK if done.n_measured else ExitCode.FAILURE
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Hand the same command to Slurm as a job that survives preemption."""
+    if options.cfg:
+        return _show(options.overrides)
+    submitted = submit_job(*options.overrides)
+    tell(f"job {submitted.job}; log {submitted.log}; exit codes {submitted.exit_codes}; result in {submitted.run_dir}")
+    sys.stdout.write(f"{submitted.job}\n")
+    return ExitCode.OK
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -111,6 +129,16 @@ def plan(options: argparse.Namespace) -> int:
         return _show(options.overrides)
     searches, run_dir = forecast.plan(*options.overrides)
     show(options, searches, *(table for search in searches for table in plan_tables(search)))
+    tell(f"kept in {run_dir}")
+    return ExitCode.OK
+
+
+def decide(options: argparse.Namespace) -> int:
+    """Decide between options that start, cost, fail and draw power differently; or tell all of one system."""
+    if options.cfg:
+        return _show(options.overrides)
+    decision, run_dir = deciding.decide(*options.overrides)
+    show(options, decision, *decision_tables(decision))
     tell(f"kept in {run_dir}")
     return ExitCode.OK
 
@@ -161,8 +189,10 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "probe": probe,
     "slice": slice_target,
     "sweep": sweep,
+    "submit": submit,
     "predict": predict,
     "plan": plan,
+    "decide": decide,
     "report": report,
     "backtest": backtest,
     "fit-priors": fit_priors,

@@ -1,5 +1,6 @@
 """One configuration on its way to a result, over as many launches and attempts as that takes."""
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from bench.report.terminal import print_tables, tell, terminal_progress
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import Ended, RankPlace, launch_ranks
 from bench.run.launches import is_counted, pooled, scaled, share_left
+from bench.run.nodes import find_node
 from bench.run.preempt import Guard
 from bench.run.trackers import track
 from bench.store import attempts, failures, results
@@ -73,6 +75,8 @@ class Job:
         """The configuration of the next launch: what the first found for every `auto` holds for all."""
         first = next(iter(self.launches.values()), None)
         plain = dict(first.config if first else self.plain)
+        if find_node(os.environ, self.config.launch):  # what was asked for is of each node, what was found of all
+            plain["device"] = plain["device"] | {"n_devices": self.plain["device"]["n_devices"]}
         return plain | {"measure": encode(scaled(self.config.measure, self.share_left()))}
 
     def _put_other_machines_aside(self) -> None:
@@ -90,7 +94,8 @@ class Job:
         asked = self.config.device
         if self.place or asked.n_devices != "auto" or not self.launches or self.run_dir is None:
             return
-        here = find_world_size(find_backend(None if asked.backend == "auto" else asked.backend), None)
+        n_nodes = node.n_nodes if (node := find_node(os.environ, self.config.launch)) else 1
+        here = n_nodes * find_world_size(find_backend(None if asked.backend == "auto" else asked.backend), None)
         for k in [k for k, m in self.launches.items() if m.survey.world_size != here]:
             tell(f"launch {k} ran on {self.launches[k].survey.world_size} devices, here are {here}: it is put aside, and measured anew")
             attempts.put_aside(self.run_dir, k)
@@ -228,12 +233,14 @@ def _measure_in_ranks(config: Config, plain: Mapping[str, Any], launch_dir: Path
     asked = config.device
     backend = find_backend(None if asked.backend == "auto" else asked.backend)
     world_size = find_world_size(backend, None if asked.n_devices == "auto" else asked.n_devices)
-    check_early(config, world_size)
+    node = find_node(os.environ, config.launch)
+    n_all = world_size * (node.n_nodes if node else 1)
+    check_early(config, n_all)
     threads = max(1, n_cores() // world_size) if asked.threads_per_rank == "auto" else asked.threads_per_rank
     results.write_config(launch_dir, dict(plain))
     failures.forget_failures(launch_dir)
-    ended = launch_ranks(["worker", str(launch_dir)], world_size, threads, config.measure.grace_s, timeout_s)
-    raise_failure(ended, launch_dir, world_size, timeout_s)
+    ended = launch_ranks(["worker", str(launch_dir)], world_size, threads, config.measure.grace_s, timeout_s, node=node)
+    raise_failure(ended, launch_dir, n_all, timeout_s)
 
 
 def raise_failure(ended: Ended, folder: Path, world_size: int, timeout_s: float | None = None) -> None:

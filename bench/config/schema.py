@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
+from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.model import ModelShape, Target, nearest_divisors
@@ -12,6 +13,7 @@ from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
 from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
+from bench.facts.scenario import Scenario
 from bench.facts.stack import Stack
 
 # A tag in angle brackets is left out of the path that an error shows.
@@ -154,6 +156,7 @@ class Config:
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    scenario: Scenario | None
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None
@@ -161,12 +164,15 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    page: bool
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
     event_log: bool
     compare: ComparePolicy
     gate: str | float | None
     format: Literal["markdown", "csv"]
     results_uri: str | None
+    launch: LaunchRequest
+    engine: SlurmEngine
     name: str
     out: str | None
 

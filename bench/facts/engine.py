@@ -5,7 +5,8 @@ from typing import Literal
 
 from bench.facts.figure import fact, require
 
-WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:,=\-]{0,127}")  # partitions, accounts, resources: nothing that begins an option or a shell word
+# partitions, accounts, resources: nothing that begins an option or a shell word
+WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:,=\-]{0,127}")
 SIGNALS = ("TERM", "USR1", "USR2")
 
 

@@ -39,6 +39,11 @@ class TokenPool:
         self._at = (self._at + 1) % len(self._steps)
         return batch
 
+    def go_to(self, step: int) -> None:
+        """Nothing; the next tokens are those of the optimizer step after so many."""
+        steps = step % POOL_STEPS
+        self._at = steps if self._steps else steps * self._n_micro_batches
+
     def _grouped(self) -> list[list[tuple[Tensor, Tensor]]]:
         n = self._n_micro_batches
         return [self._batches[k : k + n] for k in range(0, len(self._batches), n)]

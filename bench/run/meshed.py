@@ -57,6 +57,10 @@ class Meshed:
         (loss / self._n_micro_batches).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def go_to(self, step: int) -> None:
+        """See Passes."""
+        self._data.go_to(step)
+
     def squared_gradient_norm(self) -> Tensor:
         """See Passes."""
         total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)

@@ -4,18 +4,18 @@ import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import psutil
-from torch.distributed import PrefixStore, TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.elastic.rendezvous import RendezvousInfo, RendezvousParameters, rendezvous_handler_registry
 from torch.distributed.elastic.rendezvous.api import RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from bench.errors import UsageError, WorkerError
+from bench.errors import Preempted, UsageError, WorkerError
 from bench.facts.engine import LaunchRequest
 
 PORT = 29500
@@ -89,11 +89,29 @@ def address_of(interface: str) -> str:
     return known[interface]
 
 
+def wait_for_head(node: NodePlace) -> None:
+    """Nothing, as soon as the first node listens. Raises WorkerError where it does not in time, or this process is asked to stop.
+
+    Connecting inside torch would be deaf to signals. The exit code is 1: the first node's, which tells the cause, is the higher one.
+    """
+    until = time.monotonic() + node.join_timeout_s
+    who = f"launch: node {node.node_rank} of {node.n_nodes}"
+    try:
+        while time.monotonic() < until:
+            try:
+                socket.create_connection((node.head, node.port), timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+    except Preempted as error:
+        raise WorkerError(f"{who} was asked to stop before node 0 listened on {node.head}:{node.port} ({error})") from None
+    raise WorkerError(f"{who}: nobody listens on {node.head}:{node.port} within {node.join_timeout_s:g} s; see what node 0 says")
+
+
 def rendezvous(node: NodePlace | None) -> dict[str, Any]:
     """Fields of torch's LaunchConfig by which agents meet: on loopback alone for one node, on the head's one address for several."""
     place = node or NodePlace(n_nodes=1, node_rank=0, head="127.0.0.1", port=0, attempt=f"bench-{os.getpid()}")
-    if BACKEND not in rendezvous_handler_registry._registry:
-        rendezvous_handler_registry.register(BACKEND, _meeting)
+    rendezvous_handler_registry.register(BACKEND, _meeting)
     return {
         "min_nodes": place.n_nodes,
         "max_nodes": place.n_nodes,
@@ -118,6 +136,10 @@ class _Meeting(StaticTCPRendezvous):
         self.place = place
         super().__init__(place.head, place.port, place.node_rank, place.n_nodes, place.attempt, int(place.join_timeout_s))
 
+    def get_backend(self) -> str:
+        """The name under which torch asks for it."""
+        return BACKEND
+
     def next_rendezvous(self) -> RendezvousInfo:
         """The store that all agents share. Raises UsageError for a port in use, WorkerError where nodes do not come."""
         if not self._store:
@@ -130,7 +152,7 @@ class _Meeting(StaticTCPRendezvous):
         try:
             listener = socket.create_server((address, self.place.port))
         except OSError as error:
-            raise UsageError(f"launch.master_port: {self.place.port} cannot be opened on {address} ({error.strerror}); use another") from None
+            raise UsageError(f"launch.master_port: {self.place.port} cannot be opened on {address} ({error.strerror})") from None
         self.master_port = listener.getsockname()[1]
         try:
             return TCPStore(
@@ -143,7 +165,7 @@ class _Meeting(StaticTCPRendezvous):
         try:
             return TCPStore(self.master_addr, self.master_port, self.world_size, False, self.timeout)
         except RuntimeError as error:
-            raise WorkerError(f"launch: {self._who()} waited {self.timeout} for {self.master_addr}:{self.master_port}: {_first_line(error)}") from None
+            raise WorkerError(f"launch: {self._who()} waited {self.timeout} for {self.place.head}: {_first_line(error)}") from None
 
     def _who(self) -> str:
         return f"node {self.rank} of {self.world_size}"

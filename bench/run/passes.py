@@ -31,6 +31,10 @@ class Passes(Protocol):
         """Mean loss of this rank's micro-batches, still on the device; gradients are reduced."""
         ...
 
+    def go_to(self, step: int) -> None:
+        """Nothing; the next tokens are those of the optimizer step after so many."""
+        ...
+
     def squared_gradient_norm(self) -> Tensor:
         """Squared norm of the whole model's gradient, the same on every rank."""
         ...

@@ -67,6 +67,10 @@ class Replicated:
                 self._accelerator.backward(loss)
         return loss.detach()
 
+    def go_to(self, step: int) -> None:
+        """See Passes."""
+        self._data.go_to(step)
+
     def squared_gradient_norm(self) -> Tensor:
         """See Passes."""
         return torch.stack([p.grad.double().square().sum() for p in self.parameters if p.grad is not None]).sum()

@@ -45,6 +45,10 @@ class Trainer:
         self.passes.optimizer.zero_grad(set_to_none=True)
         return loss
 
+    def go_to(self, step: int) -> None:
+        """Nothing; the next step reads the tokens that follow those of so many steps."""
+        self.passes.go_to(step)
+
     def examine(self) -> Health:
         """Loss and gradient norm of the whole world in one untimed step, and the sums of this rank's parameters after it."""
         loss = self.passes.run().clone()

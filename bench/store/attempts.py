@@ -22,7 +22,7 @@ STATUS = "status.json"
 LOCK = ".lock"
 TORN = ".torn"
 # keys that may differ between two attempts at one run: they change nothing that is measured
-ASKED_ANEW = ("out", "name", "results_uri", "sweep", "compare", "gate", "format", "trackers", "event_log")
+ASKED_ANEW = ("out", "name", "results_uri", "sweep", "page", "launch", "engine", "compare", "gate", "format", "trackers", "event_log")
 
 
 @contextmanager
