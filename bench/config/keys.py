@@ -20,6 +20,7 @@ COMMENTED = {
     "measure": ("measure/standard",),
     "probe": ("probe/standard",),
     "slice": ("slice/standard",),
+    "engine": ("engine/slurm",),
 }
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
 COMMENT = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>[^#\"]*(?:\"[^\"]*\")?[^#\"]*)(?:#\s*(?P<comment>.*))?$")

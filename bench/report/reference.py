@@ -1,6 +1,7 @@
 """The page of every verb, group and key: docs/reference.md."""
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 
 from bench.facts.key import Key
 from bench.report.markdown import markdown_table
@@ -43,6 +44,15 @@ KEY_EXAMPLES = {
     "gate": "-3%",
     "results_uri": "file:///backup",
     "out": "runs/a",
+    "launch.node_rank": "1",
+    "launch.master_addr": "node0",
+    "launch.master_port": "29500",
+    "launch.interface": "eth0",
+    "engine.partition": "spot",
+    "engine.account": "lab",
+    "engine.gres": "gpu:8",
+    "engine.constraint": "h100",
+    "engine.cpus_per_node": "64",
     "trackers": "[tensorboard]",
     "model.source": "mine",
     "compare.noise_floor.source": "measured_here",
@@ -57,10 +67,10 @@ def reference_page(verbs: Mapping[str, str], groups: Mapping[str, Sequence[str]]
         "# Reference",
         "Made by `scripts/reference` from the code and `conf/`; a test holds it to them. A command is `bench VERB key=value ...`, "
         "or `python -m bench` for `bench`.",
-        markdown_table(Table("Verbs", ("verb", "what it does", "example"), tuple(_verb(name, text) for name, text in verbs.items()))),
+        markdown_table(Table("Verbs", ("verb", "what it does", "example"), tuple(starmap(_verb, verbs.items())))),
         _FLAGS,
-        markdown_table(Table("Groups", ("group", "options: group=option"), tuple((f"`{g}`", _coded(names)) for g, names in groups.items()))),
-        "Some groups hold single figures that can be overridden as well, such as `cluster.n_nodes=64`; `bench VERB --cfg` prints all of them.",
+        markdown_table(Table("Groups", ("group", "options: group=option"), tuple(starmap(_group, groups.items())))),
+        "Some groups hold single figures that can be overridden too, such as `cluster.n_nodes=64`; `bench VERB --cfg` prints all of them.",
         *(_section(name, [key for key in keys if key.section == name]) for name in dict.fromkeys(key.section for key in keys)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -80,8 +90,8 @@ def _verb(name: str, text: str) -> tuple[str, str, str]:
     return f"`{name}`", text, f"`{EXAMPLES.get(name, f'bench {name}')}`"
 
 
-def _coded(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+def _group(name: str, options: Sequence[str]) -> tuple[str, str]:
+    return f"`{name}`", ", ".join(f"`{option}`" for option in options)
 
 
 def _section(name: str, keys: Sequence[Key]) -> str:
