@@ -31,10 +31,12 @@ FLOORS: dict[str, set[str]] = {
     "backcheck": {"facts", "cost", "store", "report", "config", "simulation", "deciding"},
     "jobs": {"errors", "facts", "codec", "cost", "run", "store", "report", "config", "worker", "forecast"},
     "reporting": {"errors", "facts", "cost", "store", "report", "config", "backtest", "forecast"},
-    "sweep": {"errors", "facts", "store", "report", "config", "jobs"},
+    "copies": {"errors", "store", "report"},
+    "sweep": {"errors", "facts", "store", "report", "config", "jobs", "copies"},
     "following": {"errors", "run", "store", "report", "config", "jobs"},
     "submit": {"errors", "facts", "run", "store", "config"},
     "api": {
+        "copies",
         "errors",
         "facts",
         "stats",
