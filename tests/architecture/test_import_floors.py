@@ -52,7 +52,7 @@ FLOORS: dict[str, set[str]] = {
         "jobs",
         "reporting",
     },
-    "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs"},
+    "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs", "reporting"},
     "sharing": {"errors", "facts", "cost", "report", "store", "config"},
     "showing": {"codec", "report"},
     "commands": {"errors", "facts", "codec", "run", "showing", "report", "comparing", "sharing"},
