@@ -53,7 +53,7 @@ FLOORS: dict[str, set[str]] = {
         "jobs",
         "reporting",
     },
-    "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs"},
+    "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs", "reporting"},
     "sharing": {"errors", "facts", "cost", "report", "store", "config"},
     "showing": {"codec", "report"},
     "commands": {"errors", "facts", "codec", "run", "showing", "report", "comparing", "sharing"},
@@ -79,7 +79,7 @@ FLOORS: dict[str, set[str]] = {
         "following",
         "submit",
     },
-    "__main__": {"cli"},
+    "__main__": {"masking", "cli"},
 }
 
 # Libraries that only these rooms may import; the standard library is free except for what is named here.
