@@ -1,7 +1,7 @@
 """bench decide: the choice of 2024 in one command, one system by name, and what is refused."""
 
 import math
-import time
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ CHOICE = "experiment=rent_or_build"
 
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float, Path, Decision]:
-    """The seed's own decision: what it printed, how long it took, where it is kept, and what it is."""
+    """The seed's own decision: what it printed, seconds of a core, where it is kept, and what it is."""
     cwd = tmp_path_factory.mktemp("choice")
-    begun = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = run_bench("decide", CHOICE, "out=kept", cwd=cwd, env={"OMP_NUM_THREADS": "1"})
-    took_s = time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime  # of one core, however busy the machine is
     assert done.returncode == 0, done.stderr
     return done.stdout, took_s, cwd / "kept", read_decision(cwd / "kept")
 
@@ -39,7 +40,7 @@ def numbers(node: Any) -> Iterator[float]:
         yield node
 
 
-def test_the_choice_is_made_within_thirty_seconds(choice: tuple[str, float, Path, Decision]) -> None:
+def test_the_choice_is_made_within_thirty_seconds_of_one_core(choice: tuple[str, float, Path, Decision]) -> None:
     assert choice[1] < 30
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.backcheck import claim_checks, energy_checks, row_checks, validity_rows
+from bench.backcheck import energy_checks, row_checks, validity_rows
+from bench.claims import claim_checks
 from bench.facts.backcheck import ClaimCheck, Compared, EnergyCheck, RowCheck
 from bench.facts.reliability import Goodput
 from bench.report.backcheck_pages import claims_page, goodput_page
