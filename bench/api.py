@@ -7,7 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from bench.config.compose import compose_plain, load
+from bench.config.compose import compose, compose_plain, load
+from bench.copies import copies
 from bench.errors import UsageError
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import Result
@@ -35,9 +36,17 @@ def run(*overrides: str) -> Result:
     Raises UsageError before anything runs, InvalidMeasurement after the result has been written, and Preempted or Interrupted after
     what was measured so far has been.
     """
-    result = run_in_turn(overrides)[0]
-    if result.run_dir and load(result.config).page:
-        write_page(Path(result.run_dir), result)
+    config, place = compose(overrides), find_place(os.environ)
+    if config.results_uri and not config.out:
+        raise UsageError("results_uri: given without out; name a directory, whose last part is its name in the store, as in out=runs/a1")
+    out, uri = Path(config.out or "."), None if place and place.rank > 0 else config.results_uri
+    with copies(uri, out.parent, [out.name]) as copy:
+        try:
+            result = run_in_turn(overrides)[0]
+            if result.run_dir and config.page:
+                write_page(Path(result.run_dir), result)
+        finally:
+            copy(out.name)
     return result
 
 

@@ -24,6 +24,7 @@ from bench.report.completion import SHELLS, completion_script
 from bench.report.decision_tables import decision_tables
 from bench.report.plan_tables import plan_tables, scaling_table, uncertainty_table
 from bench.report.profile_tables import profile_tables, slice_table
+from bench.report.reference import reference_page
 from bench.report.sweep_tables import sweep_table
 from bench.report.tables import measured_table, projected_table
 from bench.report.terminal import quiet, tell
@@ -230,6 +231,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _summary(verb: str) -> str:
     return (VERBS[verb].__doc__ or "").splitlines()[0].rstrip(".").lower()
+
+
+def reference() -> str:
+    """The page of every verb, group and key, in Markdown."""
+    verbs = {name: (verb.__doc__ or "").splitlines()[0] for name, verb in VERBS.items() if name != "worker"}
+    return reference_page(verbs, groups(), keys())
 
 
 def _epilog() -> str:

@@ -16,7 +16,9 @@ from bench.facts.comparison import Comparison, Difference
 from bench.facts.measurement import Estimate, Measurement
 from bench.facts.result import Result
 from bench.jobs import finished, job_at
+from bench.reporting import write_page
 from bench.run.launch import find_place
+from bench.store.attempts import ASKED_ANEW
 from bench.store.results import PARTIAL, RESULT, read_result
 
 CONFIG_OF_A_RUN = ("model", "device", "plan", "train", "measure")  # what else is composed does not reach a measurement
@@ -71,13 +73,14 @@ def comparison(first: NamedRun, second: NamedRun, config: Config, force: bool = 
 def rerun(kept: str, *overrides: str) -> tuple[Result, Comparison | None]:
     """The result of the same configuration run again, and how it compares; None of that on all ranks but the first.
 
-    The kept configuration is taken over the present defaults, so that a file of an earlier version runs too.
+    The kept configuration is taken over the present defaults, so that a file of an earlier version runs too; what changes nothing
+    that is measured (where it is kept, who is told, on which nodes) is that of this command.
     Raises UsageError for any override but `out`, and where the kept configuration cannot run here.
     """
     if wrong := next((text for text in overrides if not text.startswith("out=")), None):
         raise UsageError(f"rerun: {wrong} given; a rerun repeats the kept configuration and takes only out=DIR; use bench run for another")
     before, defaults = named_run(kept), compose_plain(overrides)
-    plain = overlaid(defaults, before.result.config) | {"out": defaults["out"], "name": defaults["name"]}
+    plain = overlaid(defaults, before.result.config) | {key: defaults[key] for key in ASKED_ANEW}
     config, place = load(plain), find_place(os.environ)
     if done := finished(plain, config):
         again = done
@@ -86,6 +89,8 @@ def rerun(kept: str, *overrides: str) -> tuple[Result, Comparison | None]:
             while job.share_left() > 0:
                 job.launch()
             again = job.finish()
+    if again.run_dir and config.page:
+        write_page(Path(again.run_dir), again)
     if not again.run_dir:
         return again, None
     return again, comparison(before, NamedRun(again.run_dir, again, is_partial=False), config, force=True)

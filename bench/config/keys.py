@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, g
 
 from bench.config.compose import compose_plain, conf_dir, groups
 from bench.config.schema import Config
-from bench.facts.figure import fact
+from bench.facts.key import Key
 
 # groups whose keys are made to be overridden one by one, with the file that comments them; of the others one takes a whole option
 COMMENTED = {
@@ -20,24 +20,10 @@ COMMENTED = {
     "measure": ("measure/standard",),
     "probe": ("probe/standard",),
     "slice": ("slice/standard",),
+    "engine": ("engine/slurm",),
 }
 WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
 COMMENT = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?P<value>[^#\"]*(?:\"[^\"]*\")?[^#\"]*)(?:#\s*(?P<comment>.*))?$")
-
-
-@fact
-class Key:
-    """A key that an override may set."""
-
-    path: str
-    kind: str
-    default: str
-    meaning: str  # as conf/ comments it; empty where it does not
-
-    @property
-    def section(self) -> str:
-        """The group or policy that it belongs to; empty for a key of its own."""
-        return self.path.partition(".")[0] if "." in self.path else ""
 
 
 def keys() -> tuple[Key, ...]:

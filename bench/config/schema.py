@@ -140,6 +140,10 @@ class Price:
     name: str
     rental_usd_per_device_hour: dict[str, Figure]
 
+    def __post_init__(self) -> None:
+        for device, price in self.rental_usd_per_device_hour.items():
+            require(price.value > 0, f"rental_usd_per_device_hour.{device} {price.value:g} must be above 0; leave out what has no price")
+
 
 @fact
 class Config:

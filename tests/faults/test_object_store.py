@@ -1,5 +1,6 @@
 """A real S3 server on loopback (moto's), well and ill: every copy ends in time, the local files stay, a later copy completes."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from bench.facts.mirror import CopyOutcome
 from bench.store import objects
 from bench.store.mirror import Mirror
 from bench.store.remote import points, pull, push
+from tests.conftest import Bench
+from tests.faults.conftest import QUICK
 from tests.unit.test_remote import content, make_point
 
 moto_server = pytest.importorskip("moto.server", reason="moto[server] is not installed: no S3 server on loopback")
@@ -182,3 +185,32 @@ def test_a_mirror_does_not_hold_up_who_measures(s3: IllServer, tmp_path: Path) -
     outcomes = mirror.drain(8)
     assert [outcome.is_whole for outcome in outcomes] == [False, False]
     assert time.monotonic() - start_s < 9
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_sweep_goes_on_from_the_store_alone(bench: Bench, tmp_path: Path) -> None:
+    """The machine and its disk are gone after the sweep; the next one measures nothing again."""
+    sweep = ("sweep", *QUICK, "device.n_devices=1", "measure.steps=4", "train.seed=0,1", "results_uri=s3://results/swept", "out=swept")
+    first = bench(*sweep)
+    assert first.returncode == 0, first.stderr
+    assert points("s3://results/swept") == ("000-0", "001-1")
+    before = (tmp_path / "swept" / "001-1" / "result.json").read_bytes()
+    shutil.rmtree(tmp_path / "swept")
+    again = bench(*sweep)
+    assert again.returncode == 0, again.stderr
+    assert "001-1: fetched from s3://results/swept/001-1" in again.stderr
+    assert "round 1" not in again.stderr
+    assert (tmp_path / "swept" / "001-1" / "result.json").read_bytes() == before
+
+
+def test_a_store_that_refuses_delays_a_run_and_does_not_stop_it(s3: IllServer, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    s3.how = "refuse"
+    run = ("run", *QUICK, "device.n_devices=1", "measure.steps=4", "results_uri=s3://results", "out=kept")
+    done = bench(*run)
+    assert done.returncode == 0, done.stderr
+    assert "going on with what is in ." in done.stderr
+    assert "the same command copies them again" in done.stderr
+    s3.how = "well"
+    assert bench(*run).returncode == 0  # the result is there; it is copied now
+    assert points("s3://results") == ("kept",)
