@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with quiet(options.quiet):
                 return int(verb(options))
     except BenchError as error:
-        tell(f"bench: {error}")
+        tell(f"bench: {' '.join(str(error).splitlines())}")
         return int(error.exit_code)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config.compose import compose
+from bench.config.compose import compose_plain, load
 from bench.config.schema import Config
 from bench.cost.decision import assumptions, break_even_flops, crossing, option_forecast, rent_break_even, tornado
 from bench.cost.draws import interval_of
@@ -27,8 +27,8 @@ from bench.forecast import calibrations
 from bench.report.decision_page import decision_page
 from bench.report.decision_tables import decision_report
 from bench.simulation import Hazard, simulated_fractions
-from bench.store.decisions import write_decision
-from bench.store.results import make_run_dir, read_result
+from bench.store.decisions import refuse_to_overwrite, write_decision
+from bench.store.results import make_run_dir, read_result, write_config
 
 SCHEMA_VERSION = 1
 N_SIMULATED = 100  # runs of an option; their mean is known ten times better than they scatter
@@ -42,12 +42,15 @@ def decide(*overrides: str) -> tuple[Decision, Path]:
 
     Raises UsageError where no scenario is given, and DoesNotFit where an option has no room for the target.
     """
-    config = compose(overrides)
+    plain = compose_plain(overrides)
+    config = load(plain)
     if config.scenario is None:
         raise UsageError("scenario: none given; choose scenario=memphis_100k_h100 or experiment=rent_or_build, see bench --help")
     measurement = read_result(Path(config.result)).measurement if config.result else None
     decision = decision_of(config, config.scenario, measurement)
     run_dir = make_run_dir(config.out, "decide")
+    refuse_to_overwrite(run_dir)
+    write_config(run_dir, plain)
     write_decision(run_dir, decision, decision_report(decision), decision_page(decision))
     return decision, run_dir
 
@@ -94,7 +97,7 @@ def entry_of(config: Config, option: Option, measurement: Measurement | None) ->
         target=config.target,
         predictions=tuple(predictions),
         rated_w=tuple(cluster.device.power_w.value for cluster in clusters),
-        measured_w=tuple(_measured_w(cluster, measurement) for cluster in clusters),
+        measured_w=tuple(measured_w(cluster, measurement) for cluster in clusters),
         common_share=0.0,
     )
 
@@ -120,7 +123,7 @@ def _predicted(config: Config, cluster: Cluster, target: Target, measurement: Me
     return project(target, cluster, calibration, config.stack, None)
 
 
-def _measured_w(cluster: Cluster, measurement: Measurement | None) -> float | None:
+def measured_w(cluster: Cluster, measurement: Measurement | None) -> float | None:
     """Mean power of one device in the run, where it ran on the cluster's kind and told."""
     told = measurement.telemetry if measurement else None
     if measurement is None or told is None or told.power_w is None or measurement.device_name not in cluster.device.torch_names:

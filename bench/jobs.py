@@ -31,6 +31,7 @@ from bench.run.nodes import find_node
 from bench.run.preempt import Guard
 from bench.run.trackers import track
 from bench.store import attempts, failures, results
+from bench.store.logs import mask_logs
 from bench.worker import measure, unwritten
 
 WAIT_FOR_RANKS_S = 60.0  # of an attempt whose launcher was killed; they have their grace, and then they end
@@ -245,6 +246,7 @@ def _measure_in_ranks(config: Config, plain: Mapping[str, Any], launch_dir: Path
 
 def raise_failure(ended: Ended, folder: Path, world_size: int, timeout_s: float | None = None) -> None:
     """Nothing where all ranks ended well; raises what stopped them otherwise."""
+    mask_logs(folder)
     again = "the same command goes on from there" if (folder / results.MEASURED).exists() else "nothing was measured yet; run it again"
     if ended.signal == signal.SIGINT:
         raise Interrupted(f"interrupted; kept in {folder}: {again}")

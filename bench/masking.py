@@ -19,7 +19,7 @@ SHORTEST_SECRET = 8
 # words that make a variable's name one of a secret; TOKENIZERS_PARALLELISM and SSH_AUTH_SOCK are none
 SECRET_NAME = re.compile(
     r"TOKEN(?!IZER)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|PRIVATE|(?:^|_)KEY(?:$|_)|COOKIE|(?:^|_)AUTH(?!OR|_SOCK)|JWT|SIGNATURE|"
-    r"(?:^|_)PWD(?!$)(?<!^PWD)|CONNECTION_STRING|DSN$",
+    r"_PWD$|CONNECTION_STRING|DSN$",
     re.IGNORECASE,
 )
 URL_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s\"'<>]+(?=@)")
@@ -31,9 +31,8 @@ SECRET_SHAPE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 )
 AFTER_NAME = re.compile(
-    r"(?P<name>\bbearer\s+|\bbasic\s+|[?&;](?:token|access_token|api_?key|sig|signature|x-amz-(?:signature|security-token|credential)|password)=|"
-    r"\b[A-Za-z_]*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Za-z_]*=)(?P<value>[^\s&\"'<>,;]{4,})",
-    re.IGNORECASE,
+    r"(?P<name>\b(?i:bearer|basic)\s+|[?&;](?i:token|access_token|api_?key|sig|signature|x-amz-signature|x-amz-security-token|"
+    r"x-amz-credential|password)=|\b[A-Z_]{0,40}(?:TOKEN(?!S|IZER)|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY)[A-Z_]{0,40}=)(?P<value>[^\s&\"'<>,;]{4,})"
 )
 
 

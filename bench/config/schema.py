@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag
 from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
+from bench.facts.mirror import check_uri
 from bench.facts.model import ModelShape, Target, nearest_divisors
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
@@ -139,6 +140,10 @@ class Price:
     name: str
     rental_usd_per_device_hour: dict[str, Figure]
 
+    def __post_init__(self) -> None:
+        for device, price in self.rental_usd_per_device_hour.items():
+            require(price.value > 0, f"rental_usd_per_device_hour.{device} {price.value:g} must be above 0; leave out what has no price")
+
 
 @fact
 class Config:
@@ -177,6 +182,8 @@ class Config:
     out: str | None
 
     def __post_init__(self) -> None:
+        if self.results_uri is not None:
+            check_uri(self.results_uri)
         require(self.n_devices is None or self.n_devices >= 1, f"n_devices {self.n_devices} must be at least 1, or null")
 
     @property

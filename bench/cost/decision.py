@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.cost.assumptions import assumptions_of
 from bench.cost.draws import interval_of
+from bench.cost.goodput import AGREEMENT
 from bench.cost.layout import Array
 from bench.cost.money import bill, electricity_part, hourly_usd, purchase_parts, rental_parts, use_parts
 from bench.cost.option import (
@@ -25,6 +27,7 @@ from bench.cost.race import crossing_day, day_of, full_days
 from bench.cost.uncertainty import NORMAL_P90
 from bench.facts.decision import Bill, Crossing, Curve, Milestone, OptionForecast, Rent, Sensitivity
 from bench.facts.figure import Interval
+from bench.facts.reliability import Goodput
 from bench.facts.scenario import Scenario
 from bench.facts.units import CENTS_PER_USD, SECONDS_PER_DAY, SECONDS_PER_HOUR
 
@@ -69,7 +72,8 @@ def option_forecast(entry: Entry, scenario: Scenario, scores: Scores, simulated:
         usd_per_million_tokens=None if never else total.total_cents / CENTS_PER_USD / tokens * 1e6,
         j_per_token=None if never else energy / tokens,
         curve=_curve(pace, scenario.horizon_days),
-        notes=_notes(entry),
+        assumptions=assumptions_of(entry.option),
+        notes=(*_notes(entry), *_beyond_closed_form(good, simulated)),
         infeasible=tuple(text for text in (good.infeasible, watts.infeasible) if text),
         provenance=provenance_of(entry),
     )
@@ -132,6 +136,14 @@ def _notes(entry: Entry) -> tuple[str, ...]:
     if len(entry.predictions) > 1:
         told.append("unlike devices: each kind trains its share of the batch in its own plan; speeds add up, waiting is not counted")
     return tuple(told)
+
+
+def _beyond_closed_form(good: Goodput, simulated: Interval | None) -> tuple[str, ...]:
+    """What the simulation sees and the closed form does not, where they are more than 1 % apart."""
+    if simulated is None or abs(simulated.p50 / good.effective_fraction - 1) <= AGREEMENT:
+        return ()
+    apart = f"{simulated.p50:.1%} simulated against {good.effective_fraction:.1%}"
+    return (f"the closed form is not valid here: {apart}; spares run out, or copies are not safe in time",)
 
 
 def crossing(first: Entry, second: Entry, scenario: Scenario, scores: Scores) -> Crossing:

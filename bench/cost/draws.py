@@ -1,5 +1,7 @@
 """Uncertain figures at standard normal scores. A score of 0 is the median; the scores come from whoever draws."""
 
+import math
+
 import numpy as np
 
 from bench.cost.layout import Array
@@ -11,6 +13,12 @@ from bench.facts.scenario import Range
 def log_normal(parameter: Parameter, score: Array) -> Array:
     """The parameter at every score."""
     return np.asarray(parameter.value * np.exp(parameter.log_sd * score))
+
+
+def interval_of_log_normal(parameter: Parameter) -> Interval:
+    """The parameter's percentiles."""
+    spread = math.exp(NORMAL_P90 * parameter.log_sd)
+    return Interval(p10=parameter.value / spread, p50=parameter.value, p90=parameter.value * spread)
 
 
 def two_sided(given: Range, score: Array) -> Array:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from bench.errors import InvalidFact
 from bench.facts.decision import Bill, CostPart
+from bench.facts.figure import Parameter
 from bench.facts.scenario import Purchase, Rental
 from bench.facts.site import Site
 from bench.facts.units import CENTS_PER_USD, J_PER_MWH, SECONDS_PER_HOUR
@@ -30,17 +31,19 @@ def bill(parts: Iterable[CostPart]) -> Bill:
 def rental_parts(rental: Rental, device_hours: float) -> list[CostPart]:
     """What renting costs; power, cooling and network are the owner's."""
     price = rental.usd_per_device_hour
-    basis = f"{device_hours:,.0f} device-hours at ${price.value:.2f}, {rental.capacity.value}, {rental.provider}, {rental.as_of}"
+    what = f"{device_hours:,.0f} device-hours at ${price.value:.2f}, {rental.capacity.value}, {rental.provider}, {rental.as_of}"
+    basis = f"{what} ({price.source})"
     return [CostPart(what="rental", cents=cents(device_hours * price.value), basis=basis)]
 
 
 def purchase_parts(purchase: Purchase, n_devices: int) -> list[CostPart]:
     """What is paid before anything runs."""
     prices = (("servers", purchase.server_usd), ("network", purchase.network_usd), ("building", purchase.building_usd))
-    return [
-        CostPart(what=what, cents=n_devices * cents(price.value), basis=f"{n_devices:,} devices at ${price.value:,.2f}")
-        for what, price in prices
-    ]
+    return [CostPart(what=what, cents=n_devices * cents(price.value), basis=_bought(purchase, n_devices, price)) for what, price in prices]
+
+
+def _bought(purchase: Purchase, n_devices: int, price: Parameter) -> str:
+    return f"{n_devices:,} devices at ${price.value:,.2f}, {purchase.as_of} ({price.source})"
 
 
 def use_parts(purchase: Purchase, n_devices: int, used_s: float) -> list[CostPart]:
@@ -57,7 +60,7 @@ def use_parts(purchase: Purchase, n_devices: int, used_s: float) -> list[CostPar
 def electricity_part(site: Site, energy_j: float) -> CostPart:
     """What the grid charges."""
     price = site.electricity_usd_per_j.value
-    basis = f"{energy_j / J_PER_MWH:,.0f} MWh at ${price * J_PER_MWH:.2f}"
+    basis = f"{energy_j / J_PER_MWH:,.0f} MWh at ${price * J_PER_MWH:.2f} ({site.electricity_usd_per_j.source})"
     return CostPart(what="electricity", cents=cents(energy_j * price), basis=basis)
 
 

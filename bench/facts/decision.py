@@ -56,6 +56,18 @@ class Rent:
 
 
 @fact
+class Assumption:
+    """A figure that an option rests on, 10th to 90th percentile, and the path that overrides it."""
+
+    path: str
+    low: float
+    middle: float
+    high: float
+    provenance: Provenance
+    source: str
+
+
+@fact
 class OptionForecast:
     """One option, worked out. Money at the medians; dates and speeds with their intervals."""
 
@@ -85,6 +97,7 @@ class OptionForecast:
     usd_per_million_tokens: float | None
     j_per_token: float | None
     curve: Curve
+    assumptions: tuple[Assumption, ...]
     notes: tuple[str, ...]
     infeasible: tuple[str, ...]
     provenance: Provenance

@@ -7,6 +7,9 @@ from bench.facts.figure import fact, require
 
 MANIFEST_VERSION = 1
 SEGMENT = re.compile(r"[A-Za-z0-9_.,=+-]{1,200}")  # one folder or file name: nothing that a shell, a URL or a file system reads otherwise
+SCHEMES = ("s3", "gs", "file", "memory")
+BUCKETED = ("s3", "gs")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -20,6 +23,24 @@ def check_name(name: str) -> str:
     if not all(map(is_segment, name.split("/"))):
         raise InvalidFact(f"name {name[:80]!r} is no relative path of letters, digits and _.,=+-; rename it, without '..' or a leading '/'")
     return name
+
+
+def check_uri(uri: str) -> str:
+    """The URI without a slash at its end. Raises InvalidFact for other schemes, credentials, queries and doubtful names."""
+    scheme, _, rest = uri.partition("://")
+    require(scheme in SCHEMES, f"results_uri: scheme {scheme[:20]!r} is none of {', '.join(f'{one}://' for one in SCHEMES)}")
+    require("@" not in rest, f"results_uri: {scheme}://***@... carries credentials; leave them out and set the store's own variables")
+    require(not re.search(r"[?#]", rest), f"results_uri: {scheme}://{re.split('[?#]', rest)[0]} has a query; give bucket and folder alone")
+    path = rest.rstrip("/")
+    if scheme == "file":
+        require(path.startswith("/"), f"results_uri: {uri[:80]!r} is not absolute; use file:///some/dir")
+        path = path[1:]
+    bucket, *_ = path.split("/")
+    is_bucket = scheme not in BUCKETED or BUCKET.fullmatch(bucket)
+    require(bool(is_bucket), f"results_uri: bucket {bucket[:70]!r} is not 3 to 63 of a-z 0-9 . _ -; use {scheme}://bucket/folder")
+    plain = all(map(is_segment, path.split("/")))
+    require(plain, f"results_uri: {uri[:80]!r} has an empty, '..' or unusual segment; use letters, digits and _.,=+-")
+    return uri.rstrip("/")
 
 
 @fact

@@ -2,7 +2,7 @@
 
 from bench.facts.decision import Decision, OptionForecast
 from bench.report.chart import Axis, Chart, Kind, Series, Span
-from bench.report.decision_tables import MODEL, calendar_table, option_table, options_table, race_table, tornado_table
+from bench.report.decision_tables import MODEL, assumptions_table, calendar_table, option_table, options_table, race_table, tornado_table
 from bench.report.format import count
 from bench.report.html import Figure, Section, page
 from bench.report.quantities import day_line, millions
@@ -39,7 +39,12 @@ def decision_sections(decision: Decision) -> list[Section]:
         sections.append(
             Section("The race", "One assumption moved at a time, all others at their medians.", (tornado_chart(decision),), tables)
         )
-    return [*sections, Section("Every option in full", "", (), tuple(map(option_table, decision.options)))]
+    rests = "Path of the override, in SI units; datasheets of devices left out."
+    return [
+        *sections,
+        Section("Every option in full", "", (), tuple(map(option_table, decision.options))),
+        Section("What the options rest on", rests, (), tuple(map(assumptions_table, decision.options))),
+    ]
 
 
 def race_chart(decision: Decision) -> Chart:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bench.facts.decision import Crossing, Decision, OptionForecast, Sensitivity
+from bench.facts.decision import Assumption, Crossing, Decision, OptionForecast, Sensitivity
 from bench.facts.site import CapAnswer, Power
 from bench.report.format import count, percent, percent_span, scaled, significant, span
 from bench.report.markdown import markdown_table
@@ -32,7 +32,7 @@ def decision_report(decision: Decision) -> str:
     if decision.crossing is not None:
         tables += [race_table(decision), tornado_table(decision, N_REPORTED)]
     tables += [option_table(option) for option in decision.options]
-    tables += [curve_table(decision)]
+    tables += [curve_table(decision), *map(assumptions_table, decision.options)]
     return "\n\n".join([f"# {decision.scenario}: {decision.target}", MODEL, *map(markdown_table, tables)]) + "\n"
 
 
@@ -189,6 +189,18 @@ def _money_rows(o: OptionForecast) -> Sequence[tuple[str, str]]:
         ("used", f"{significant(o.busy_days)} days of all devices, {o.device_hours:,.0f} device-hours"),
         ("energy, water", f"{significant(megawatt_hours(o.energy_j))} MWh, {significant(us_gallons(o.water_m3) / 1e6)} million US gallons"),
     ]
+
+
+def assumptions_table(o: OptionForecast) -> Table:
+    """Every figure that an option rests on, with its source."""
+    header = ("override", "10 %, median, 90 %", "known by", "source")
+    rows = tuple((a.path, _values(a), a.provenance.value, a.source) for a in o.assumptions)
+    return Table(f"{o.name}: what it rests on", header, rows)
+
+
+def _values(a: Assumption) -> str:
+    values = (a.middle,) if a.low == a.high else (a.low, a.middle, a.high)
+    return " / ".join(f"{value:.4g}" for value in values)
 
 
 def curve_table(decision: Decision) -> Table:

@@ -11,10 +11,14 @@ DECISION = "decision.json"
 PAGE = "report.html"
 
 
-def write_decision(run_dir: Path, decision: Decision, report: str, page: str) -> None:
-    """Nothing; decision.json, the report and the page hold the decision. Raises UsageError where one is already there."""
+def refuse_to_overwrite(run_dir: Path) -> None:
+    """Nothing; raises UsageError where a decision is already there."""
     if (run_dir / DECISION).exists():
         raise UsageError(f"out: {run_dir} already holds a {DECISION}, and results are never overwritten; choose another directory")
+
+
+def write_decision(run_dir: Path, decision: Decision, report: str, page: str) -> None:
+    """Nothing; decision.json, the report and the page hold the decision."""
     write_whole(run_dir / REPORT, report)
     write_whole(run_dir / PAGE, page)
     write_whole(run_dir / DECISION, encode_text(decision))

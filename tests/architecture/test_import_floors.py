@@ -78,7 +78,7 @@ FLOORS: dict[str, set[str]] = {
         "following",
         "submit",
     },
-    "__main__": {"cli"},
+    "__main__": {"masking", "cli"},
 }
 
 # Libraries that only these rooms may import; the standard library is free except for what is named here.

@@ -114,6 +114,7 @@ OPTION = "scenario.options.tesla_12k_diverted_h100"
         (f"{OPTION}.recovery.storage_bytes_per_s.value=0", ["storage_bytes_per_s 0", "above 0"]),
         (f"{OPTION}.site.pue.value=0.5", ["pue 0.5", "at least 1"]),
         ("scenario.work_flops.value=0", ["work_flops 0", "above 0"]),
+        ("price.rental_usd_per_device_hour.H100-SXM.value=-2", ["H100-SXM -2", "above 0"]),
         ("scenario.first=nobody", ["first and second"]),
         ("scenario.sedd=1", ["sedd", "seed"]),
     ],
@@ -195,3 +196,12 @@ def test_every_other_system_runs_by_name(tmp_path: Path) -> None:
     names = {path.stem for path in (Path(__file__).parents[2] / "conf" / "option").glob("*.yaml")} - set(SEEDS)
     for name in sorted(names):
         assert all(math.isfinite(x) for x in numbers(encode(decided(tmp_path, name))))
+
+
+def test_a_run_on_another_device_is_told_and_changes_no_power(small_run: tuple[Any, Path], tmp_path: Path) -> None:
+    name = "tesla_12k_diverted_h100"
+    plain = decided(tmp_path, name)
+    assert main(["decide", f"scenario={name}", f"result={small_run[1]}", f"out={tmp_path / 'told'}"]) == 0
+    told = read_decision(tmp_path / "told")
+    assert any("the software's step is valid" in text for text in told.told)
+    assert told.options[0].power == plain.options[0].power

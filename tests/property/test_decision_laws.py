@@ -11,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.codec import decode_text, encode, encode_text
+from bench.cost.assumptions import assumptions_of
 from bench.cost.decision import crossing, margin_days, option_forecast, rent_break_even, tornado
 from bench.cost.extrapolate import project
 from bench.cost.option import Entry, failures_per_day, goodput_of, paced
+from bench.deciding import measured_w
+from bench.facts.breakdown import Telemetry
 from bench.facts.decision import OptionForecast
-from bench.facts.figure import Provenance
+from bench.facts.figure import Interval, Provenance
 from bench.facts.prediction import Prediction
 from bench.facts.reliability import RecoveryKind, Reliability
 from bench.facts.scenario import Capacity, Group, Option, Range, Scenario
-from tests.round_numbers import CALIBRATION, CLUSTER, DEVICE, STACK, TARGET
+from tests.round_numbers import CALIBRATION, CLUSTER, DEVICE, STACK, TARGET, measurement
 from tests.unit.test_goodput import figure, parameter, recovery
 from tests.unit.test_money import purchase, rental
 from tests.unit.test_power import site
@@ -134,6 +137,31 @@ def test_an_option_is_finite_adds_up_and_survives_json(
     if done.infeasible:
         assert done.bill is None
         assert done.work_day is None
+
+
+def test_every_assumption_is_told_with_its_source() -> None:
+    found = {a.path: a for a in assumptions_of(entry("a").option)}
+    assert all(a.source for a in found.values())
+    assert all(a.low <= a.middle <= a.high for a in found.values())
+    pue = found["scenario.options.a.site.pue"]
+    assert (pue.middle, pue.high) == (1.2, pytest.approx(1.2 * math.exp(0.1 * 1.28155)))
+    assert "scenario.options.a.groups.all.reliability.node_failures_per_day.two" in found
+
+
+def test_power_is_measured_only_by_a_run_on_the_same_device() -> None:
+    told = Telemetry(devices=(), power_w=900.0, energy_j=None, energy_j_per_token=None)
+    run = replace(measurement(1000.0), telemetry=told, world_size=2)
+    assert measured_w(CLUSTER, run) == 450.0
+    assert measured_w(CLUSTER, replace(run, device_name="Round 2")) is None
+    assert measured_w(CLUSTER, replace(run, telemetry=None)) is None
+
+
+def test_it_is_told_where_the_closed_form_is_not_valid() -> None:
+    one = entry("a")
+    whole, exact = scenario(one), goodput_of(one).effective_fraction
+    near, far = (Interval(p10=x, p50=x, p90=x) for x in (exact * 1.005, exact * 0.9))
+    assert not option_forecast(one, whole, {}, near).notes
+    assert "closed form is not valid here" in option_forecast(one, whole, {}, far).notes[0]
 
 
 def test_an_option_of_double_speed_crosses_when_it_has_caught_up() -> None:
