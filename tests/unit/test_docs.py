@@ -74,6 +74,7 @@ def overrides_of(text: str) -> set[tuple[str, ...]]:
     return {one for words in lines for one in expand([word for word in words if "=" in word])}
 
 
+@pytest.mark.slow  # twenty seconds
 def test_every_command_composes_whether_it_is_run_or_not() -> None:
     own = next(pattern for pattern, reason in NOT_HERE.items() if "reader's own" in reason)
     texts = [s.text for page in PAGES for s in snippets(page) if s.language == "sh" and not re.search(own, s.text)]
