@@ -1,12 +1,13 @@
 """The pages hang together: links lead somewhere, the reference is that of the code, answers are near."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from bench.cli import VERBS, reference
-from bench.config.compose import compose
+from bench.config.compose import compose, expand
 from bench.config.keys import keys
 from bench.report.reference import EXAMPLES, key_example
 from tests.documentation import NOT_HERE, PAGES, README, ROOT, anchors, links, snippets
@@ -65,6 +66,20 @@ def test_the_examples_of_all_keys_compose_together() -> None:
 def test_no_reason_outlives_its_command() -> None:
     texts = [snippet.text for page in PAGES for snippet in snippets(page)]
     assert [pattern for pattern in NOT_HERE if not any(re.search(pattern, text) for text in texts)] == []
+
+
+def overrides_of(text: str) -> set[tuple[str, ...]]:
+    """The overrides of every `bench` command in a text, each combination of a sweep for itself."""
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith("bench ")]
+    return {one for words in lines for one in expand([word for word in words if "=" in word])}
+
+
+@pytest.mark.slow  # twenty seconds
+def test_every_command_composes_whether_it_is_run_or_not() -> None:
+    own = next(pattern for pattern, reason in NOT_HERE.items() if "reader's own" in reason)
+    texts = [s.text for page in PAGES for s in snippets(page) if s.language == "sh" and not re.search(own, s.text)]
+    for overrides in sorted(set().union(*map(overrides_of, texts))):
+        compose(overrides)
 
 
 def test_most_commands_are_run() -> None:
