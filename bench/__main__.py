@@ -9,6 +9,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 for _number in STOP_SIGNALS:
     signal.signal(_number, lambda *_: os._exit(75))
 
+from bench.masking import MaskingStream  # noqa: E402
+
+# Before libraries take hold of the streams: whatever is printed, a traceback too, goes without the secrets of the environment.
+sys.stdout, sys.stderr = MaskingStream(sys.stdout), MaskingStream(sys.stderr)
+
 from bench.cli import main  # noqa: E402
 
 

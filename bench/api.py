@@ -7,7 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from bench.config.compose import compose_plain, load
+from bench.config.compose import compose, compose_plain, load
+from bench.copies import copies
 from bench.errors import UsageError
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import Result
@@ -19,6 +20,7 @@ from bench.report.trace_tables import trace_report
 from bench.reporting import write_page
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import RankPlace, find_place, launch_ranks
+from bench.run.nodes import find_node
 from bench.run.preempt import Guard
 from bench.store import profiles, results
 from bench.tracing import traced_plan, traced_step
@@ -34,9 +36,17 @@ def run(*overrides: str) -> Result:
     Raises UsageError before anything runs, InvalidMeasurement after the result has been written, and Preempted or Interrupted after
     what was measured so far has been.
     """
-    result = run_in_turn(overrides)[0]
-    if result.run_dir:
-        write_page(Path(result.run_dir), result)
+    config, place = compose(overrides), find_place(os.environ)
+    if config.results_uri and not config.out:
+        raise UsageError("results_uri: given without out; name a directory, whose last part is its name in the store, as in out=runs/a1")
+    out, uri = Path(config.out or "."), None if place and place.rank > 0 else config.results_uri
+    with copies(uri, out.parent, [out.name]) as copy:
+        try:
+            result = run_in_turn(overrides)[0]
+            if result.run_dir and config.page:
+                write_page(Path(result.run_dir), result)
+        finally:
+            copy(out.name)
     return result
 
 
@@ -126,5 +136,6 @@ def _in_ranks(task: str, overrides: Sequence[str]) -> Path | None:
     backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
     world_size = 1 if task == "slice" else find_world_size(backend, None if config.device.n_devices == "auto" else config.device.n_devices)
     threads = max(1, n_cores() // world_size) if config.device.threads_per_rank == "auto" else config.device.threads_per_rank
-    raise_failure(launch_ranks(["worker", str(run_dir), task], world_size, threads), run_dir, world_size)
+    node = find_node(os.environ, config.launch)
+    raise_failure(launch_ranks(["worker", str(run_dir), task], world_size, threads, node=node), run_dir, world_size)
     return run_dir

@@ -63,6 +63,12 @@ class StoreError(BenchError):
     """A file could not be written."""
 
 
+class StoreUnavailable(StoreError):
+    """A store of results cannot be read now; nothing measured is lost, and another attempt may go well."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
 class TimedOut(BenchError):
     """Something took longer than it was allowed to."""
 

@@ -16,6 +16,7 @@ from bench.cost.posterior import condition
 from bench.cost.probed import from_profile
 from bench.cost.scaling import scaling_curves
 from bench.cost.sliced import from_slice
+from bench.cost.whatif import what_if
 from bench.errors import DoesNotFit, UsageError
 from bench.facts.accuracy import Accuracy
 from bench.facts.hardware import Cluster, Device
@@ -23,7 +24,7 @@ from bench.facts.measurement import Measurement
 from bench.facts.prediction import PlanSearch, Prediction, Prior
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.published import RowPrediction
-from bench.facts.scaling import ScalingCurve
+from bench.facts.scaling import ScalingCurve, WhatIf
 from bench.report.accuracy_tables import accuracy_page
 from bench.store.forecasts import write_forecast, write_plans
 from bench.store.priors import prior_text
@@ -66,6 +67,13 @@ def scalings(config: Config, measurement: Measurement | None) -> tuple[ScalingCu
     known = calibrations(config, measurement)
     curves = (scaling_curves(config.target, cluster, config.stack, calibration.posterior) for cluster, calibration in known)
     return tuple(curve for both in curves for curve in both)
+
+
+def what_ifs(config: Config, measurement: Measurement | None) -> tuple[WhatIf, ...]:
+    """A grid of every cluster that the target fits: parts of it, slower and faster links."""
+    known = calibrations(config, measurement)
+    grids = (what_if(config.target, cluster, config.stack, calibration.posterior) for cluster, calibration in known)
+    return tuple(grid for grid in grids if grid)
 
 
 def calibrations(config: Config, measurement: Measurement | None) -> list[tuple[Cluster, Calibration]]:

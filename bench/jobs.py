@@ -1,5 +1,6 @@
 """One configuration on its way to a result, over as many launches and attempts as that takes."""
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,14 +20,18 @@ from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, MeasurementWarning, Utilization, WarningKind
 from bench.facts.result import SCHEMA_VERSION, Measured, Result
 from bench.forecast import projections
+from bench.report.event_log import event_log
 from bench.report.markdown import markdown_report
 from bench.report.tables import measured_table
 from bench.report.terminal import print_tables, tell, terminal_progress
 from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import Ended, RankPlace, launch_ranks
 from bench.run.launches import is_counted, pooled, scaled, share_left
+from bench.run.nodes import find_node
 from bench.run.preempt import Guard
+from bench.run.trackers import track
 from bench.store import attempts, failures, results
+from bench.store.logs import mask_logs
 from bench.worker import measure, unwritten
 
 WAIT_FOR_RANKS_S = 60.0  # of an attempt whose launcher was killed; they have their grace, and then they end
@@ -71,6 +76,8 @@ class Job:
         """The configuration of the next launch: what the first found for every `auto` holds for all."""
         first = next(iter(self.launches.values()), None)
         plain = dict(first.config if first else self.plain)
+        if find_node(os.environ, self.config.launch):  # what was asked for is of each node, what was found of all
+            plain["device"] = plain["device"] | {"n_devices": self.plain["device"]["n_devices"]}
         return plain | {"measure": encode(scaled(self.config.measure, self.share_left()))}
 
     def _put_other_machines_aside(self) -> None:
@@ -88,7 +95,8 @@ class Job:
         asked = self.config.device
         if self.place or asked.n_devices != "auto" or not self.launches or self.run_dir is None:
             return
-        here = find_world_size(find_backend(None if asked.backend == "auto" else asked.backend), None)
+        n_nodes = node.n_nodes if (node := find_node(os.environ, self.config.launch)) else 1
+        here = n_nodes * find_world_size(find_backend(None if asked.backend == "auto" else asked.backend), None)
         for k in [k for k, m in self.launches.items() if m.survey.world_size != here]:
             tell(f"launch {k} ran on {self.launches[k].survey.world_size} devices, here are {here}: it is put aside, and measured anew")
             attempts.put_aside(self.run_dir, k)
@@ -123,6 +131,7 @@ class Job:
         """The result, written. Raises InvalidMeasurement afterwards where it is no training speed."""
         result = self.result()
         if self.run_dir:
+            result = self._told(self.run_dir, result)
             results.write_config(self.run_dir, result.config)
             results.write_steps(self.run_dir, result.launches or (result.measurement,))
             results.write_whole(self.run_dir / results.REPORT, markdown_report(result))
@@ -134,6 +143,12 @@ class Job:
             reasons, where = "; ".join(result.measurement.invalid), f"; kept in {result.run_dir}" if result.run_dir else ""
             raise InvalidMeasurement(f"not a training speed: {reasons}{where}")
         return result
+
+    def _told(self, run_dir: Path, result: Result) -> Result:
+        """The result, after the trackers have heard of it and the event log is written; who did not listen is among the warnings."""
+        if self.config.event_log:
+            results.write_whole(run_dir / results.EVENT_LOG, event_log(result))
+        return replace(result, warnings=(*result.warnings, *track(result, self.config.trackers, run_dir)))
 
     def give_up(self, error: BenchError, goes_on: bool) -> None:
         """Nothing; status.json has the reason, and partial.json what was measured."""
@@ -219,16 +234,19 @@ def _measure_in_ranks(config: Config, plain: Mapping[str, Any], launch_dir: Path
     asked = config.device
     backend = find_backend(None if asked.backend == "auto" else asked.backend)
     world_size = find_world_size(backend, None if asked.n_devices == "auto" else asked.n_devices)
-    check_early(config, world_size)
+    node = find_node(os.environ, config.launch)
+    n_all = world_size * (node.n_nodes if node else 1)
+    check_early(config, n_all)
     threads = max(1, n_cores() // world_size) if asked.threads_per_rank == "auto" else asked.threads_per_rank
     results.write_config(launch_dir, dict(plain))
     failures.forget_failures(launch_dir)
-    ended = launch_ranks(["worker", str(launch_dir)], world_size, threads, config.measure.grace_s, timeout_s)
-    raise_failure(ended, launch_dir, world_size, timeout_s)
+    ended = launch_ranks(["worker", str(launch_dir)], world_size, threads, config.measure.grace_s, timeout_s, node=node)
+    raise_failure(ended, launch_dir, n_all, timeout_s)
 
 
 def raise_failure(ended: Ended, folder: Path, world_size: int, timeout_s: float | None = None) -> None:
     """Nothing where all ranks ended well; raises what stopped them otherwise."""
+    mask_logs(folder)
     again = "the same command goes on from there" if (folder / results.MEASURED).exists() else "nothing was measured yet; run it again"
     if ended.signal == signal.SIGINT:
         raise Interrupted(f"interrupted; kept in {folder}: {again}")

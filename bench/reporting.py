@@ -1,13 +1,23 @@
-"""One page from whatever run directories hold: a measurement, a profile, projections, plans."""
+"""One page from whatever run directories hold: a measurement, a profile, projections, plans, a decision."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.config.compose import compose
+from bench.backtest import flops_per_token as flops_of_row
+from bench.backtest import published_rows
+from bench.config.compose import compose, load
+from bench.cost.flops import Convention, flops_per_token
 from bench.errors import UsageError
+from bench.facts.hardware import Device
 from bench.facts.result import Result
+from bench.facts.scaling import ScalingKind
+from bench.forecast import scalings, what_ifs
+from bench.report.decision_page import decision_sections
+from bench.report.forecast_charts import Like
 from bench.report.html import Section, page
-from bench.report.run_page import plans_section, profile_section, run_figures, run_sections
+from bench.report.run_page import outlook_section, panel_data, plans_section, profile_section, run_figures, run_sections
+from bench.report.terminal import tell
+from bench.store.decisions import DECISION, read_decision
 from bench.store.forecasts import PLANS, read_plans
 from bench.store.profiles import PROFILE, read_profile
 from bench.store.results import PARTIAL, RESULT, read_result, write_file, write_whole
@@ -27,7 +37,7 @@ def report(*arguments: str) -> Path:
     results = [read_result(file) for run in runs if (file := _result_of(run))]
     sections = [section for run in runs for section in _sections(run)]
     if not sections:
-        raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE} or {PLANS}; give a run directory")
+        raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS} or {DECISION}; give a run directory")
     file = Path(config.out) if config.out else runs[0] / PAGE
     write_file(file, page_of(results, sections))
     return file
@@ -44,7 +54,46 @@ def page_of(results: Sequence[Result], sections: Sequence[Section]) -> str:
 
 def write_page(run_dir: Path, result: Result) -> None:
     """Nothing; report.html shows the result."""
-    write_whole(run_dir / PAGE, page_of([result], run_sections(result)))
+    write_whole(run_dir / PAGE, page_of([result], _result_sections(result)))
+
+
+def _result_sections(result: Result) -> list[Section]:
+    try:
+        more = outlook(result) if result.projections else ()
+    except UsageError as error:
+        tell(f"no outlook for {result.run_id}: its configuration is of another version ({error})")
+        more = ()
+    *told, provenance = run_sections(result)
+    return [*told, *more, provenance]
+
+
+def outlook(result: Result) -> tuple[Section, ...]:
+    """How the target scales from here, among published runs, and what other assumptions would make of it."""
+    config, m = load(result.config), result.measurement
+    predicted = {p.cluster for p in result.projections}
+    curves = [c for c in scalings(config, m) if c.cluster in predicted and c.kind is ScalingKind.WEAK]
+    grids = [grid for grid in what_ifs(config, m) if grid.cluster in predicted]
+    if not curves or not grids:
+        return ()
+    rates = {c.name: config.price.rental_usd_per_device_hour.get(c.device.name) for c in config.clusters}
+    panel = panel_data(grids, {name: rate.value for name, rate in rates.items() if rate}, result.projections[0].n_tokens)
+    devices = {c.device.name: c.device for c in config.clusters}
+    like = [one for device in devices.values() for one in _published_on(device)]
+    return (outlook_section(curves, flops_per_token(config.target.model, Convention.CAUSAL), like, panel),)
+
+
+def _published_on(device: Device) -> list[Like]:
+    """Published production runs on that device, by model FLOP/s of one device."""
+    found = []
+    for setup, observed, _ in published_rows():
+        per_token = flops_of_row(setup)
+        if setup.kind == "run" and setup.gpu in device.aliases and setup.n_devices and per_token:
+            speed = observed.tokens_per_s_per_device * per_token
+            label = (
+                f"{setup.source}: {setup.series}, {setup.n_devices:,.0f} x {device.name}, {setup.precision}: {speed / 1e12:,.0f} TFLOP/s"
+            )
+            found.append(Like(setup.n_devices, speed, label))
+    return found
 
 
 def _result_of(run: Path) -> Path | None:
@@ -56,9 +105,11 @@ def _result_of(run: Path) -> Path | None:
 def _sections(run: Path) -> list[Section]:
     found: list[Section] = []
     if file := _result_of(run):
-        found += run_sections(read_result(file))
+        found += _result_sections(read_result(file))
     if (run / PROFILE).exists():
         found.append(profile_section(read_profile(run)))
     if (run / PLANS).exists():
         found.append(plans_section(read_plans(run)))
+    if (run / DECISION).exists():
+        found += decision_sections(read_decision(run))
     return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.config.compose import compose, compose_plain, expand
 from bench.config.schema import SweepPolicy
+from bench.copies import copies
 from bench.errors import BenchError, Interrupted, Preempted, RankLost, UsageError
 from bench.facts.attempt import RunState
 from bench.facts.sweep import Sweep, SweepPoint
@@ -36,7 +37,7 @@ def sweep(*overrides: str) -> tuple[Sweep, Path]:
     points = points_of([text for text in overrides if text not in own], config.sweep)
     _check(points)
     folder = open_run_dir(config.out, config.name)
-    with held(folder):
+    with held(folder), copies(config.results_uri, folder, [point.name for point in points]) as copy:
         begin_sweep(folder, points)
         for turn in count():
             if not (still_open := [point for point in points if _is_open(folder / point.name)]):
@@ -44,8 +45,11 @@ def sweep(*overrides: str) -> tuple[Sweep, Path]:
             order = np.random.default_rng((config.sweep.seed, turn)).permutation(len(still_open))
             for place, i in enumerate(order):
                 tell(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(still_open[i].overrides)}")
-                _one_launch(folder / still_open[i].name, still_open[i], config.sweep)
-                _write(folder, points)
+                try:
+                    _one_launch(folder / still_open[i].name, still_open[i], config.sweep)
+                finally:
+                    copy(still_open[i].name)
+                    _write(folder, points)
     return _write(folder, points), folder
 
 

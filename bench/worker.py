@@ -91,6 +91,8 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
     asked = config.device.threads_per_rank
     threads = max(1, n_cores() // place.local_world_size) if asked == "auto" else asked
     join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
+    if place.world_size > place.local_world_size:  # nodes read files of their own; the first one's may be those of an earlier attempt
+        config = load(broadcast_object_list([encode(config)])[0])
     device = LocalDevice(backend, place.local_rank)
     environment = capture_environment(device, place.world_size)
     tell("survey: devices, memory, and a short trial of each precision")

@@ -14,7 +14,7 @@ from bench.store.results import read_result
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
 # quick to start, quick to end; two ranks on the CPU, as on every machine
-SMALL = ("model=tiny", "device=cpu", "train.micro_batch_size=4", "train.precision=fp32")
+SMALL = ("model=tiny", "device=cpu", "train.micro_batch_size=4", "train.precision=fp32", "page=false")
 
 
 def run_bench(*arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,7 @@ def bench(tmp_path: Path) -> Bench:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
     """A finished run of the smallest model on two ranks: what it printed, and its directory."""
     cwd = tmp_path_factory.mktemp("small")
-    done = run_bench("run", *SMALL, "measure.steps=60", "out=kept", cwd=cwd)
+    done = run_bench("run", *SMALL, "page=true", "measure.steps=60", "out=kept", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done, cwd / "kept"
 

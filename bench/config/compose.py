@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +18,8 @@ from bench.config.schema import Config, fill_head_dim
 from bench.errors import UsageError
 from bench.facts.hardware import Device
 from bench.facts.prediction import Prior
+
+T = TypeVar("T")
 
 
 def conf_dir() -> Path:
@@ -80,6 +82,11 @@ def devices() -> tuple[Device, ...]:
 def load_prior(file: Path) -> Prior:
     """The prior that a file of conf/prior holds."""
     return decode(Prior, OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def load_file(kind: type[T], group: str, name: str) -> T:
+    """What a file of conf/ holds that stands alone, without defaults of its own."""
+    return decode(kind, OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml")))
 
 
 def find_device(torch_name: str) -> Device | None:

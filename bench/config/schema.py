@@ -5,13 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag
 
+from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
+from bench.facts.mirror import check_uri
 from bench.facts.model import ModelShape, Target, nearest_divisors
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
 from bench.facts.profile import ProbePolicy, RepeatPolicy
 from bench.facts.run import MeasurePolicy
+from bench.facts.scenario import Scenario
 from bench.facts.stack import Stack
 
 # A tag in angle brackets is left out of the path that an error shows.
@@ -121,11 +124,25 @@ class SweepPolicy:
 
 
 @fact
+class ComparePolicy:
+    """How two runs are compared."""
+
+    noise_floor: Figure  # standard deviation between launches over their mean, where no run tells it
+
+    def __post_init__(self) -> None:
+        require(self.noise_floor.value >= 0, f"noise_floor.value {self.noise_floor.value:g} must not be negative")
+
+
+@fact
 class Price:
     """What a device costs to rent."""
 
     name: str
     rental_usd_per_device_hour: dict[str, Figure]
+
+    def __post_init__(self) -> None:
+        for device, price in self.rental_usd_per_device_hour.items():
+            require(price.value > 0, f"rental_usd_per_device_hour.{device} {price.value:g} must be above 0; leave out what has no price")
 
 
 @fact
@@ -144,6 +161,7 @@ class Config:
     price: Price
     probe: ProbePolicy
     slice: SliceRequest
+    scenario: Scenario | None
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None
@@ -151,10 +169,21 @@ class Config:
     profile: str | None
     slices: tuple[str, ...]
     n_devices: int | None
+    page: bool
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...]
+    event_log: bool
+    compare: ComparePolicy
+    gate: str | float | None
+    format: Literal["markdown", "csv"]
+    results_uri: str | None
+    launch: LaunchRequest
+    engine: SlurmEngine
     name: str
     out: str | None
 
     def __post_init__(self) -> None:
+        if self.results_uri is not None:
+            check_uri(self.results_uri)
         require(self.n_devices is None or self.n_devices >= 1, f"n_devices {self.n_devices} must be at least 1, or null")
 
     @property

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from bench.cost.parameters import expert_parameters, router_parameters
 from bench.facts.model import ModelShape
+from bench.facts.plan import Recompute
 
 
 class Convention(StrEnum):
@@ -76,3 +77,17 @@ def flops_per_token(shape: ModelShape, convention: Convention, seq_len: int | No
     521.9
     """
     return 3.0 * forward_flops_per_token(shape, convention, seq_len)
+
+
+def recomputed_flops_per_token(shape: ModelShape, recompute: Recompute, convention: Convention) -> float:
+    """FLOPs per token that a step spends on computing activations again: whole layers, or scores and weighted values alone.
+
+    What a fused attention kernel computes again by itself is not counted.
+    Source: Korthikanti et al. 2022, section 5 (selective recomputation), appendix A (hardware FLOPs).
+    """
+    match recompute:
+        case Recompute.FULL:
+            return shape.n_layers * layer_flops_per_token(shape, convention)
+        case Recompute.SELECTIVE:
+            return shape.n_layers * attention_flops_per_token(shape, convention)
+    return 0.0

@@ -45,8 +45,8 @@ def _curve(kind: ScalingKind, target: Target, cluster: Cluster, stack: Stack, po
     if not found:
         return None
     counts = np.array([float(n) for n, _ in found])
-    speeds = _speeds(target, cluster, stack, posterior, stacked([layout for _, layout in found]))
-    per_device = np.array([speed.p50 for speed in speeds]) / counts
+    found_speeds = speeds(target, cluster, stack, posterior, stacked([layout for _, layout in found]))
+    per_device = np.array([speed.p50 for speed in found_speeds]) / counts
     efficiency = per_device / np.maximum.accumulate(per_device)
     points = tuple(
         ScalingPoint(
@@ -56,7 +56,7 @@ def _curve(kind: ScalingKind, target: Target, cluster: Cluster, stack: Stack, po
             tokens_per_s=speed,
             efficiency_fraction=float(share),
         )
-        for (n, layout), speed, share in zip(found, speeds, efficiency, strict=True)
+        for (n, layout), speed, share in zip(found, found_speeds, efficiency, strict=True)
     )
     knee = knee_of(points, LINE_FRACTION)
     return ScalingCurve(
@@ -89,7 +89,7 @@ def stacked(layouts: Sequence[Layout]) -> Layout:
     return Layout(**{f.name: np.array([float(getattr(layout, f.name)) for layout in layouts]) for f in fields(Layout)})
 
 
-def _speeds(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, layout: Layout) -> list[Interval]:
+def speeds(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, layout: Layout) -> list[Interval]:
     """Tokens per second of every plan, as wide as a prediction of it alone."""
     n = len(layout.dp)
     work = workload_of(target.model, layout, cluster, stack).broadcast(n)

@@ -25,6 +25,7 @@ class WarningKind(StrEnum):
     SLOW_RANK = "slow_rank"
     CUT_SHORT = "cut_short"
     OTHER_HOSTS = "other_hosts"
+    TRACKER = "tracker"
 
 
 @fact

@@ -43,3 +43,19 @@ class ScalingCurve:
         require(counts == sorted(set(counts)), f"device counts {counts} must ascend")
         require(all(0 < point.efficiency_fraction <= 1 for point in self.points), "efficiency_fraction must lie above 0 and not above 1")
         require(0 < self.line_fraction < 1, f"line_fraction {self.line_fraction:g} must lie between 0 and 1; 0.8 is usual")
+
+
+@fact
+class WhatIf:
+    """Predicted tokens per second on parts of a cluster (rows) with slower and faster links between its nodes (columns)."""
+
+    target: str
+    cluster: str
+    devices_per_node: int
+    n_devices: tuple[int, ...]
+    link_factors: tuple[float, ...]
+    tokens_per_s: tuple[tuple[Interval, ...], ...]
+
+    def __post_init__(self) -> None:
+        shape = {len(row) for row in self.tokens_per_s} | {len(self.link_factors)}
+        require(len(shape) == 1 and len(self.tokens_per_s) == len(self.n_devices), "tokens_per_s is not n_devices by link_factors")

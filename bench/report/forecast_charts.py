@@ -1,19 +1,65 @@
 """Projections as charts. What is predicted is dotted, or carries its band; nothing of it was measured."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench.facts.prediction import Part, PlanSearch, Prediction, RunnerUp
+from bench.facts.scaling import ScalingCurve
 from bench.facts.units import GIB
 from bench.report.chart import Axis, Chart, Kind, Series, Span
-from bench.report.format import gibibytes, percent, seconds, significant
+from bench.report.format import count, gibibytes, percent, seconds, significant
 from bench.report.tables import plan_words
 
-MS = 1e3
+TERA = 1e12
 
 
 def forecast_charts(projections: Sequence[Prediction]) -> tuple[Chart, ...]:
     """Step, its parts, and what makes it unsure, for every cluster."""
     return (step_parts(projections), causes(projections)) if projections else ()
+
+
+@dataclass(frozen=True)
+class Like:
+    """A published run of a like system."""
+
+    n_devices: float
+    flops_per_s_per_device: float
+    label: str
+
+
+def scaling_chart(curves: Sequence[ScalingCurve], flops_per_token: float, published: Sequence[Like]) -> Chart:
+    """Model FLOP/s of one device over the number of devices, predicted, among published runs."""
+    series = [_curve(curve, flops_per_token, i) for i, curve in enumerate(curves)]
+    if published:
+        ordered = sorted(published, key=lambda one: one.n_devices)
+        x, y = tuple(one.n_devices for one in ordered), tuple(one.flops_per_s_per_device / TERA for one in ordered)
+        series.append(Series("published runs", x, y, Kind.POINTS, labels=tuple(one.label for one in ordered), tone=7))
+    return Chart(
+        "scaling",
+        f"{curves[0].target} on ever more devices",
+        "Predicted, with 10-90 % bands"
+        + (", published runs of other models on like devices as points" if published else "")
+        + ". "
+        + "; ".join(f"{curve.cluster}: {curve.knee}" for curve in curves)
+        + f". Weak scaling: {curves[0].ceiling}.",
+        Axis("devices", is_log=True),
+        Axis("model TFLOP/s per device", from_zero=True),
+        tuple(series),
+        provenance="predicted",
+    )
+
+
+def _curve(curve: ScalingCurve, flops_per_token: float, tone: int) -> Series:
+    def per_device(quantile: str) -> tuple[float, ...]:
+        return tuple(getattr(p.tokens_per_s, quantile) * flops_per_token / p.n_devices / TERA for p in curve.points)
+
+    labels = tuple(
+        f"{curve.cluster}, {p.n_devices:,} devices: {count(p.tokens_per_s.p50)} tokens/s, {count(p.tokens_per_s.p10)} to "
+        f"{count(p.tokens_per_s.p90)}; {plan_words(p.plan)}, batch {p.global_batch_size:,}"
+        for p in curve.points
+    )
+    x = tuple(float(p.n_devices) for p in curve.points)
+    return Series(curve.cluster, x, per_device("p50"), Kind.LINE, per_device("p10"), per_device("p90"), labels, dotted=True, tone=tone)
 
 
 def step_parts(projections: Sequence[Prediction]) -> Chart:

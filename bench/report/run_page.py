@@ -1,12 +1,14 @@
 """The sections of a page, by what there is to tell of."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from bench.facts.prediction import PlanSearch, Prediction
 from bench.facts.profile import DeviceProfile
 from bench.facts.result import Result
+from bench.facts.scaling import ScalingCurve, WhatIf
 from bench.report.breakdown import breakdown_table
-from bench.report.forecast_charts import forecast_charts, front_chart
+from bench.report.forecast_charts import Like, forecast_charts, front_chart, scaling_chart
 from bench.report.format import count, percent, seconds, significant
 from bench.report.html import Figure, Section
 from bench.report.markdown import PROXY
@@ -14,6 +16,18 @@ from bench.report.plan_tables import plan_tables, uncertainty_table
 from bench.report.profile_tables import profile_tables
 from bench.report.run_charts import profile_charts, run_charts
 from bench.report.tables import Table, measured_table, parts_table, projected_table
+
+# What the reader sets. 264 node-days between failures is what 16,384 H100 had in 54 days (Llama 3, arXiv 2407.21783: 419
+# unplanned interruptions of 2,048 nodes); the others are to be known by whoever runs the cluster.
+FREE = tuple(
+    {"key": key, "label": label, "unit": unit, "values": values, "chosen": 4}
+    for key, label, unit, values in (
+        ("mtbf_node_days", "A node fails once in", "days", (25, 50, 100, 154, 264, 430, 1000)),
+        ("checkpoint_s", "A checkpoint stops training for", "s", (0.5, 1, 2, 5, 10, 20, 60)),
+        ("restart_s", "A failure costs, beside lost work", "s", (15, 30, 60, 120, 300, 600, 1200)),
+        ("price", "A device costs an hour", "USD", (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20)),
+    )
+)
 
 
 def run_figures(result: Result) -> tuple[Figure, ...]:
@@ -53,6 +67,31 @@ def run_sections(result: Result) -> tuple[Section, ...]:
         (projected_table(result.projections, result.not_projected), *map(uncertainty_table, result.projections[:1])),
     )
     return measured, projected, provenance_section(result)
+
+
+def outlook_section(curves: Sequence[ScalingCurve], flops_per_token: float, published: Sequence[Like], panel: str) -> Section:
+    """The scaling curve, and a panel that answers at once."""
+    lead = (
+        "Every point is the plan that the search finds for it. The panel looks its speeds up in a grid of such predictions; time that "
+        "trains is Daly's formula for checkpoints and restarts (2006, equation 20) with the figures that you set, which are assumptions."
+    )
+    return Section("What if", lead, (scaling_chart(curves, flops_per_token, published),), (), panel)
+
+
+def panel_data(grids: Sequence[WhatIf], prices: Mapping[str, float], n_tokens: float) -> str:
+    """The grids and the assumptions that the page's script takes, as JSON."""
+    clusters = [
+        {
+            "name": grid.cluster,
+            "devices_per_node": grid.devices_per_node,
+            "n_devices": grid.n_devices,
+            "link_factors": grid.link_factors,
+            "tokens_per_s": [[[i.p10, i.p50, i.p90] for i in row] for row in grid.tokens_per_s],
+            "price": prices.get(grid.cluster),
+        }
+        for grid in grids
+    ]
+    return json.dumps({"clusters": clusters, "n_tokens": n_tokens, "free": FREE}, allow_nan=False)
 
 
 def provenance_section(result: Result) -> Section:

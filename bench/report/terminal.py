@@ -1,17 +1,22 @@
 """Tables on a terminal, and a line of progress."""
 
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.masking import masked_text
 from bench.report.tables import Table
 
 PLAIN_WIDTH = 160  # columns where the output is no terminal
 PLAIN_EVERY_S = 5.0
+QUIET = "PROXYBENCH_QUIET"  # a variable of the environment, so that ranks hear of it
 
 
 def print_tables(*tables: Table) -> None:
@@ -25,8 +30,8 @@ def print_tables(*tables: Table) -> None:
 
 
 def tell(text: str) -> None:
-    """Nothing; the line is on the standard error."""
-    sys.stderr.write(f"{text}\n")
+    """Nothing; the line is on the standard error, secrets masked."""
+    sys.stderr.write(f"{masked_text(text)}\n")
 
 
 def _rich(table: Table) -> RichTable:
@@ -49,6 +54,8 @@ class ProgressLine:
         self._phase = ""
 
     def __call__(self, text: str) -> None:
+        if os.environ.get(QUIET):
+            return
         phase = text.split(":", maxsplit=1)[0]
         if self._is_terminal:
             self._stream.write(f"\r\033[K{text}")
@@ -63,6 +70,19 @@ class ProgressLine:
         if self._is_terminal:
             self._stream.write("\r\033[K")
             self._stream.flush()
+
+
+@contextmanager
+def quiet(is_asked: bool) -> Iterator[None]:
+    """No progress is shown meanwhile, by this process or those that it starts, where that is asked for."""
+    before = os.environ.get(QUIET)
+    if is_asked:
+        os.environ[QUIET] = "1"
+    try:
+        yield
+    finally:
+        if is_asked and before is None:
+            del os.environ[QUIET]
 
 
 def terminal_progress() -> ProgressLine:

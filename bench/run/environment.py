@@ -13,15 +13,13 @@ import torch
 import bench
 from bench.facts.hardware import Backend
 from bench.facts.measurement import Environment
+from bench.masking import masked_variables
 from bench.run.devices import LocalDevice, cpu_name, n_cores
 
 PACKAGES = ("torch", "accelerate", "hydra-core", "numpy", "pydantic", "triton", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
 SPEED_VARIABLES = re.compile(
     r"^(OMP|MKL|KMP|GOMP|DNNL|ONEDNN|ATEN|TORCH|PYTORCH|TORCHINDUCTOR|NCCL|RCCL|GLOO|UCX|FI|CUDA|HIP|ROCR|HSA|XLA|ACCELERATE|SLURM|LD_PRELOAD|MALLOC)"
 )
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE|_KEY|COOKIE|AUTH", re.IGNORECASE)
-URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-MASK = "***"
 
 
 def capture_environment(device: LocalDevice, world_size: int) -> Environment:
@@ -43,8 +41,7 @@ def capture_environment(device: LocalDevice, world_size: int) -> Environment:
 
 def masked(variables: dict[str, str]) -> dict[str, str]:
     """The variables that may change speed, anything that looks like a secret masked."""
-    kept = {name: value for name, value in sorted(variables.items()) if SPEED_VARIABLES.match(name)}
-    return {name: MASK if SECRET_NAME.search(name) else URL_CREDENTIALS.sub(MASK, value) for name, value in kept.items()}
+    return {name: value for name, value in sorted(masked_variables(variables).items()) if SPEED_VARIABLES.match(name)}
 
 
 def _packages() -> dict[str, str]:

@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import bench
+from bench.run.nodes import NodePlace, interface_variables, is_node_step, rendezvous
 from bench.run.preempt import GRACE_S, LAUNCHER_PID, STOP_SIGNALS
 
 COLLECTIVE_TIMEOUT_S = 300.0
@@ -57,13 +58,14 @@ RANK_VARIABLES = (
 def find_place(environment: Mapping[str, str]) -> RankPlace | None:
     """The place of this rank, or None where nobody has started ranks.
 
-    Slurm sets SLURM_PROCID in a batch script too: only a numbered step with several tasks makes ranks.
+    Slurm sets SLURM_PROCID in a batch script too: only a numbered step with several tasks on a node makes ranks.
     """
     for names in RANK_VARIABLES:
         values = [environment.get(name, "").split("(")[0] for name in names]
         if not all(value.isdigit() for value in values[:3]):
             continue
-        if names[0].startswith("SLURM") and not (environment.get("SLURM_STEP_ID", "").isdigit() and int(values[2]) > 1):
+        is_step = environment.get("SLURM_STEP_ID", "").isdigit() and int(values[2]) > 1 and not is_node_step(environment)
+        if names[0].startswith("SLURM") and not is_step:
             continue
         local = int(values[3]) if values[3].isdigit() else int(values[2])
         return RankPlace(rank=int(values[0]), local_rank=int(values[1]), world_size=int(values[2]), local_world_size=local)
@@ -102,26 +104,28 @@ class _Late(Exception):  # never leaves this module
 
 
 def launch_ranks(
-    arguments: Sequence[str], n_ranks: int, threads_per_rank: int, grace_s: float = GRACE_S, timeout_s: float | None = None
+    arguments: Sequence[str],
+    n_ranks: int,
+    threads_per_rank: int,
+    grace_s: float = GRACE_S,
+    timeout_s: float | None = None,
+    *,
+    node: NodePlace | None = None,
 ) -> Ended:
-    """How the ranks ended. Runs `python -m bench ARGUMENTS` in each. A time limit wants the main thread."""
+    """How the `n_ranks` of this machine ended. Runs `python -m bench ARGUMENTS` in each. A time limit wants the main thread."""
     for name in logging.root.manager.loggerDict:  # each of torch's has its own level; the cause is told once, by whoever called
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        **rendezvous(node),
         nproc_per_node=n_ranks,
-        run_id=f"bench-{os.getpid()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle=",".join(number.name for number in (*STOP_SIGNALS, signal.SIGQUIT)),
     )
     variables = {name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()}
     variables |= {"OMP_NUM_THREADS": str(threads_per_rank), "PYTHONPATH": _with_package(os.environ.get("PYTHONPATH", ""))}
-    variables |= {LAUNCHER_PID: str(os.getpid()), SHUTDOWN_TIMEOUT: str(int(grace_s) + 5)}
+    variables |= interface_variables(node) | {LAUNCHER_PID: str(os.getpid()), SHUTDOWN_TIMEOUT: str(int(grace_s) + 5)}
     memory_kills = count_memory_kills()
     try:
         with _environment(variables), _own_handlers_afterwards(), _time_limit(timeout_s):

@@ -21,7 +21,8 @@ REQUEST = "request.yaml"
 STATUS = "status.json"
 LOCK = ".lock"
 TORN = ".torn"
-ASKED_ANEW = ("out", "name", "results_uri", "sweep")  # keys that may differ between two attempts at one run
+# keys that may differ between two attempts at one run: they change nothing that is measured
+ASKED_ANEW = ("out", "name", "results_uri", "sweep", "page", "launch", "engine", "compare", "gate", "format", "trackers", "event_log")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from bench.codec import decode_text, encode_text, json_schema
 from bench.errors import UsageError
 from bench.facts.measurement import Measurement
 from bench.facts.result import Measured, Result
+from bench.masking import masked_text
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -21,6 +22,7 @@ MEASURED = "measured.json"
 STEPS = "steps.jsonl"
 PARTIAL = "partial.json"
 REPORT = "report.md"
+EVENT_LOG = "mlperf.log"
 SCHEMA = Path(__file__).with_name("result.schema.json")
 
 
@@ -47,12 +49,12 @@ def open_run_dir(out: str | None, name: str) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Nothing; the file holds the text, or what it held before. A folder that was taken away meanwhile is made again."""
+    """Nothing; the file holds the text, secrets masked, or what it held before. A folder taken away meanwhile is made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(masked_text(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

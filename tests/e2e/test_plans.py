@@ -11,6 +11,7 @@ from tests.conftest import run_bench
 
 # Six steps in all: one looked at, two of warm-up, two timed, one looked at.
 BATCH = ("device=cpu", "train.precision=fp32", "train.global_batch_size=8", "train.learning_rate=0.001", "measure.steps=2")
+BATCH += ("page=false", "cluster=oracle_24k_h100")
 # the breakdown takes two more steps, or two pairs of them
 STEPS = ("measure.breakdown_steps=1", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
 DENSE = ("model=tiny", "model.n_layers=4", "model.tied_embedding=true")
@@ -61,17 +62,22 @@ def assert_cut_into_phases(m: Measurement) -> None:
 @pytest.mark.parametrize(
     ("plan", "micro_batch", "recompute"),
     [
-        ("ddp", 1, "none"),
-        ("zero1", 1, "full"),
-        ("zero2", 1, "selective"),
         ("fsdp", 1, "full"),
-        ("hsdp", 1, "none"),
-        ("tp", 2, "none"),
-        ("pp", 1, "none"),
-        ("pp_interleaved", 1, "none"),
         ("cp", 2, "none"),
-        ("fsdp_tp", 2, "selective"),
         ("pp_tp", 2, "full"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                ("ddp", 1, "none"),
+                ("zero1", 1, "full"),
+                ("zero2", 1, "selective"),
+                ("hsdp", 1, "none"),
+                ("tp", 2, "none"),
+                ("pp", 1, "none"),
+                ("pp_interleaved", 1, "none"),
+                ("fsdp_tp", 2, "selective"),
+            )
+        ),
     ],
 )
 def test_a_dense_plan_trains_as_one_process_does(tmp_path: Path, dense: Measurement, plan: str, micro_batch: int, recompute: str) -> None:
@@ -84,7 +90,10 @@ def test_a_dense_plan_trains_as_one_process_does(tmp_path: Path, dense: Measurem
     assert_cut_into_phases(m)
 
 
-@pytest.mark.parametrize(("plan", "more"), [("ep", ()), ("ep", ("plan.tensor_parallel_size=2", "plan.sharding=zero3"))])
+@pytest.mark.parametrize(
+    ("plan", "more"),
+    [pytest.param("ep", (), marks=pytest.mark.slow), ("ep", ("plan.tensor_parallel_size=2", "plan.sharding=zero3"))],
+)
 def test_a_plan_of_experts_trains_as_one_process_does(tmp_path: Path, moe: Measurement, plan: str, more: tuple[str, ...]) -> None:
     m = measured(tmp_path, *MOE, f"plan={plan}", *more, "device.n_devices=4", "train.micro_batch_size=1")
     assert m.batch.n_micro_batches >= 2
@@ -101,6 +110,7 @@ def test_a_compiled_plan_trains_as_one_process_does(tmp_path: Path, dense: Measu
     assert_equal_training(m, dense)
 
 
+@pytest.mark.slow
 def test_two_ranks_in_bf16_stay_close_to_fp32(tmp_path: Path, dense: Measurement) -> None:
     m = measured(tmp_path, *DENSE, "plan=fsdp", "train.precision=bf16", "device.n_devices=2", "train.micro_batch_size=4")
     assert m.loss_last == pytest.approx(dense.loss_last, rel=2e-3)

@@ -1,5 +1,6 @@
 """The page in a real browser, from a file, without a network."""
 
+import json
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -86,6 +87,35 @@ def test_the_data_behind_a_chart_is_in_the_page(browser: Any, report: Path, smal
     m = read_result(small_run[1]).measurement
     assert download.value.suggested_filename == "steps.csv"
     assert len(lines) == 1 + len(m.ranks[0].warmup_s) + len(m.ranks[0].step_s) + len(m.late_steps)
+
+
+def slide(page: Any, name: str, place: int) -> None:
+    page.locator(f"#what-if input[name={name}]").evaluate(
+        "(input, place) => { input.value = place; input.dispatchEvent(new Event('input', {bubbles: true})); }", place
+    )
+
+
+def test_the_panel_moves_and_agrees_with_bench_predict(browser: Any, report: Path, bench: Bench, tmp_path: Path) -> None:
+    """Memphis at half its nodes and half its link rate: 6,250 nodes, 25 GB/s."""
+    page = Opened(browser, report).page
+    answers = page.locator("#what-if .answers")
+    page.locator("#what-if select").select_option(label="memphis_100k_h100")
+    whole = float(answers.get_attribute("data-tokens-per-s"))
+    kept = float(answers.get_attribute("data-effective"))
+    slide(page, "n_devices", 3)
+    slide(page, "link_factor", 1)
+    assert "50,000" in page.locator("#what-if label", has_text="Devices").inner_text()
+    halved = float(answers.get_attribute("data-tokens-per-s"))
+    asked = ("cluster=memphis_100k_h100", "cluster.n_nodes=6250", "cluster.scale_out.bytes_per_s.value=25e9")
+    done = bench("predict", *asked, "out=predicted")
+    assert done.returncode == 0, done.stderr
+    predicted = json.loads((tmp_path / "predicted" / "prediction.json").read_text())["projections"][0]["tokens_per_s"]["p50"]
+    assert halved == pytest.approx(predicted, rel=0.01)
+    assert halved != pytest.approx(whole, rel=0.05)
+    days = float(page.locator("#what-if dd[data-key=days]").inner_text().split()[0].replace(",", ""))
+    slide(page, "mtbf_node_days", 0)
+    assert float(answers.get_attribute("data-effective")) < kept
+    assert float(page.locator("#what-if dd[data-key=days]").inner_text().split()[0].replace(",", "")) > days
 
 
 def test_what_a_run_says_is_escaped(browser: Any, bench: Bench, small_run: tuple[object, Path], tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_a_full_disk_is_told_with_what_was_measured(start: Start, small_disk: Pa
     read_result(small_disk / "kept")
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_removed_meanwhile_is_made_again(start: Start, tmp_path: Path) -> None:
     running = start("run", *QUICK, "measure.steps=100", "out=kept")
     running.wait_for("measuring: ")
@@ -74,6 +75,7 @@ def test_a_directory_in_use_is_refused_and_left_alone(start: Start) -> None:
     assert first.end() == 0, first.told
 
 
+@pytest.mark.slow
 def test_torn_files_of_an_earlier_attempt_are_put_aside(start: Start, tmp_path: Path) -> None:
     running = start("run", *QUICK, "measure.steps=150", "out=kept")
     running.wait_for("measuring: ")
@@ -125,6 +127,7 @@ def test_fewer_devices_after_a_restart_are_measured_anew(start: Start, tmp_path:
     assert (tmp_path / "kept" / "measured-elsewhere.json").exists()
 
 
+@pytest.mark.slow
 def test_a_launch_on_another_kind_of_machine_is_not_pooled(start: Start, tmp_path: Path) -> None:
     steps = ("measure.steps=400", "out=kept")
     running = start("run", *QUICK, *steps)
@@ -148,6 +151,7 @@ def test_no_device_is_one_line(bench: Bench) -> None:
     assert "device.backend: cuda given" in done.stderr
 
 
+@pytest.mark.slow
 def test_ranks_of_a_killed_launcher_are_waited_for(start: Start, tmp_path: Path) -> None:
     """The kernel tells the ranks; the next attempt begins when they are gone, so that they neither write nor compute beside it."""
     running = start("run", *QUICK, "measure.steps=300", "out=kept")

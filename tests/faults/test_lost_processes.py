@@ -16,6 +16,7 @@ from tests.conftest import Bench
 from tests.faults.conftest import QUICK, Start, wait_until_gone
 
 LONG = (*QUICK, "measure.steps=100000", "out=kept")
+slowly = pytest.mark.slow
 ENOUGH_S = 5.0  # from SIGTERM to exit 75, at this size
 
 
@@ -23,7 +24,7 @@ def last_line(told: str) -> str:
     return told.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("moment", ["survey", "set-up", "warm-up", "measuring: "])
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=slowly) for m in ("survey", "set-up")] + ["warm-up", "measuring: "])
 def test_sigterm_is_obeyed_soon_at_any_moment(start: Start, tmp_path: Path, moment: str) -> None:
     running = start("run", *LONG)
     running.wait_for(moment)
@@ -39,6 +40,7 @@ def test_sigterm_is_obeyed_soon_at_any_moment(start: Start, tmp_path: Path, mome
     assert (status.state, status.exit_code) == (RunState.PARTIAL, 75)
 
 
+@slowly
 def test_sigterm_during_compilation_is_obeyed_soon(start: Start) -> None:
     running = start("run", *LONG, "train.compile=true")
     running.wait_for("set-up")
@@ -69,6 +71,7 @@ def test_what_was_measured_is_kept_and_gone_on_with(start: Start, tmp_path: Path
     assert read_result(tmp_path / "kept") == result
 
 
+@slowly
 def test_sigterm_to_everyone_twice_is_one_sigterm(start: Start, tmp_path: Path) -> None:
     running = start("run", *LONG)
     running.wait_for("measuring: ")
@@ -86,6 +89,7 @@ def test_sigterm_to_everyone_twice_is_one_sigterm(start: Start, tmp_path: Path) 
         assert time.monotonic() < until
 
 
+@slowly
 def test_a_rank_that_is_asked_to_stop_stops_all(start: Start) -> None:
     running = start("run", *LONG)
     running.wait_for("measuring: ")
@@ -151,6 +155,7 @@ def test_memory_that_runs_out_on_one_rank_is_exit_4(bench: Bench, tmp_path: Path
     assert read_status(tmp_path / "kept").outcome == "out of memory"  # type: ignore[union-attr]
 
 
+@slowly
 def test_a_wall_clock_that_jumps_changes_no_figure(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", *QUICK, "measure.steps=60", "out=kept", env={"BENCH_PLANT": "clock:20:-86400"})
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from bench.codec import decode_text
 from bench.facts.sweep import Sweep
@@ -42,6 +43,7 @@ def test_a_key_that_is_not_there_stops_the_sweep_before_it_begins(bench: Bench, 
     assert not (tmp_path / "swept").exists()
 
 
+@pytest.mark.slow
 def test_points_that_take_too_long_or_turn_to_nothing_are_rows(bench: Bench, tmp_path: Path) -> None:
     limits = ("sweep.timeout_s=9", "measure.grace_s=1")
     done = bench("sweep", *ONE, "measure.steps=10,100000", *limits, "out=swept", env={"BENCH_PLANT": "nan:8"})

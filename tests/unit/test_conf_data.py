@@ -16,10 +16,12 @@ from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Cluster, Device, Precision
 from bench.facts.model import Target
 from bench.facts.prediction import Prior
+from bench.facts.scenario import Scenario
 from bench.facts.stack import Stack
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = ("device/datasheet", "cluster", "target", "prior", "price")
+DECIDING = ("option", "scenario", "site", "recovery", "reliability", "rental", "purchase", "wide_area")
+GROUPS = ("device/datasheet", "cluster", "target", "prior", "price", *DECIDING)
 FILES = [path for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 STORY = ["oracle_24k_h100", "memphis_100k_h100", "blackwell_300k_b200", "gpt4_25k_a100"]
 
@@ -46,7 +48,7 @@ def decoded(kind: Any, plain: dict[str, Any]) -> Any:
 def figures(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every mapping with a value, and where it stands."""
     if isinstance(node, dict):
-        if "value" in node:
+        if "value" in node or "p50" in node:
             yield path, node
         for key, child in node.items():
             yield from figures(child, f"{path}.{key}")
@@ -55,7 +57,7 @@ def figures(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_figure_has_a_source(path: Path) -> None:
     found = list(figures(yaml.safe_load(path.read_text())))
-    assert found or path.stem == "story"
+    assert found or path.stem == "story" or path.parent.name == "scenario"
     for where, figure in found:
         assert figure["source"].strip(), where
         assert figure["provenance"] in list(Provenance), where
@@ -64,6 +66,7 @@ def test_every_figure_has_a_source(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_number_is_a_figure_or_a_size(path: Path) -> None:
     sizes = {"n_nodes", "devices_per_node", "scale_up_domain"}
+    sizes |= {"n_replicas", "n_sites", "local_steps", "horizon_days", "n_samples", "seed"}
     plain = {key: value for key, value in yaml.safe_load(path.read_text()).items() if isinstance(value, int | float)}
     assert set(plain) <= sizes
 
@@ -126,3 +129,21 @@ def test_prices_are_of_known_devices(name: str) -> None:
 def test_torch_names_are_of_one_device_each() -> None:
     found = [name for device in names("device/datasheet") for name in composed("device/datasheet", device)["torch_names"]]
     assert len(found) == len(set(found))
+
+
+def scenario_names() -> list[str]:
+    return [name for name in names("scenario") if name not in ("none", "base")]
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_scenario_decodes_with_its_options(name: str) -> None:
+    scenario: Scenario = decoded(Scenario, composed("scenario", name))
+    assert scenario.name == name
+    for key, option in scenario.options.items():
+        assert option.name == key
+        assert option.claim
+        assert option.n_devices > 0
+
+
+def test_every_option_is_a_scenario_of_its_own() -> None:
+    assert set(names("option")) == set(scenario_names()) - {"rent_or_build"}

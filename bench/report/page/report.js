@@ -43,18 +43,19 @@
   const select = document.createElement("select");
   data.clusters.forEach((cluster, i) => select.append(new Option(cluster.name, i)));
   const chosen = field("cluster", "Cluster", select);
+  const devices = range("n_devices", "Devices", [0], 0);
+  const links = range("link_factor", "Rate of the links between nodes", [0], 0);
   const free = data.free.map(one => ({ ...one, ...range(one.key, one.label, one.values, one.chosen) }));
-  let devices, links;
   const rebuild = () => {
     const cluster = data.clusters[select.value];
     for (const [control, values, at] of [[devices, cluster.n_devices, cluster.n_devices.length - 1], [links, cluster.link_factors, cluster.link_factors.indexOf(1)]]) {
       control.input.max = values.length - 1;
       control.input.value = at;
     }
+    const price = free.find(one => one.key === "price");
+    if (cluster.price) price.input.value = price.values.reduce((best, v, i) => Math.abs(v - cluster.price) < Math.abs(price.values[best] - cluster.price) ? i : best, 0);
     answer();
   };
-  devices = range("n_devices", "Devices", [0], 0);
-  links = range("link_factor", "Rate of the links between nodes", [0], 0);
   const value = key => { const one = free.find(f => f.key === key); return one.values[one.input.value]; };
   const answer = () => {
     const cluster = data.clusters[select.value], i = Number(devices.input.value), j = Number(links.input.value);
