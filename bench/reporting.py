@@ -39,14 +39,14 @@ def report(*arguments: str) -> Path:
     if not sections:
         raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS} or {DECISION}; give a run directory")
     file = Path(config.out) if config.out else runs[0] / PAGE
-    write_file(file, page_of(results, sections))
+    write_file(file, page_of(results, sections, f"Report of {', '.join(run.resolve().name for run in runs)}"))
     return file
 
 
-def page_of(results: Sequence[Result], sections: Sequence[Section]) -> str:
-    """The page's text; its head is that of the first result."""
+def page_of(results: Sequence[Result], sections: Sequence[Section], title: str = "") -> str:
+    """The page's text; its head is that of the first result, or the title."""
     if not results:
-        return page("A report", "", (), sections)
+        return page(title, "", (), sections)
     first = results[0]
     title = f"{first.measurement.model.name} on {first.measurement.world_size} x {first.measurement.device_name}"
     return page(title, f"Run {first.run_id}, {first.environment.started_at}", run_figures(first), sections)
