@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.config.compose import compose, compose_plain, expand
 from bench.config.schema import SweepPolicy
-from bench.copies import copies
-from bench.errors import BenchError, Interrupted, Preempted, RankLost, UsageError
+from bench.copies import Copy, copies
+from bench.errors import BenchError, Interrupted, Preempted, RankLost, StoreError, UsageError
 from bench.facts.attempt import RunState
 from bench.facts.sweep import Sweep, SweepPoint
 from bench.jobs import job_at
@@ -37,20 +37,29 @@ def sweep(*overrides: str) -> tuple[Sweep, Path]:
     points = points_of([text for text in overrides if text not in own], config.sweep)
     _check(points)
     folder = open_run_dir(config.out, config.name)
-    with held(folder), copies(config.results_uri, folder, [point.name for point in points]) as copy:
-        begin_sweep(folder, points)
-        for turn in count():
-            if not (still_open := [point for point in points if _is_open(folder / point.name)]):
-                break
-            order = np.random.default_rng((config.sweep.seed, turn)).permutation(len(still_open))
-            for place, i in enumerate(order):
-                tell(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(still_open[i].overrides)}")
-                try:
-                    _one_launch(folder / still_open[i].name, still_open[i], config.sweep)
-                finally:
-                    copy(still_open[i].name)
-                    _write(folder, points)
-    return _write(folder, points), folder
+    try:
+        with held(folder), copies(config.results_uri, folder, [point.name for point in points]) as copy:
+            begin_sweep(folder, points)
+            _rounds(folder, points, config.sweep, copy)
+            return _write(folder, points), folder
+    except OSError as error:
+        raise StoreError(f"out: {folder} cannot be written ({error.strerror}); make room, run the same command again") from None
+
+
+def _rounds(folder: Path, points: Sequence[SweepPoint], policy: SweepPolicy, copy: Copy) -> None:
+    """Nothing; every point is finished or has failed."""
+    for turn in count():
+        if not (still_open := [point for point in points if _is_open(folder / point.name)]):
+            return
+        order = np.random.default_rng((policy.seed, turn)).permutation(len(still_open))
+        for place, i in enumerate(order):
+            point = still_open[i]
+            tell(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(point.overrides)}")
+            try:
+                _one_launch(folder / point.name, point, policy)
+            finally:
+                copy(point.name)
+                _write(folder, points)
 
 
 def points_of(overrides: Sequence[str], policy: SweepPolicy) -> tuple[SweepPoint, ...]:
@@ -89,10 +98,12 @@ def _one_launch(run_dir: Path, point: SweepPoint, policy: SweepPolicy) -> None:
         except RankLost as error:
             tell(f"{point.name}: {error}")
             continue
-        except (Preempted, Interrupted):
+        except (Preempted, Interrupted, StoreError):
             raise
         except BenchError as error:
             tell(f"{point.name}: {error}")
+            if _is_open(run_dir):
+                raise StoreError(f"out: what came of {point.name} could not be written to {run_dir}; make room, run it again") from None
         return
 
 

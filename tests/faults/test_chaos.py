@@ -19,8 +19,8 @@ from tests.conftest import run_bench
 from tests.faults.conftest import QUICK, Running
 
 N_KILLS, N_POINTS, SEED = 200, 10, 20261125
-LONGEST_LIFE_S = 16.0
-SWEEP = ("sweep", *QUICK, "device.n_devices=1", "measure.steps=200", f"train.seed=range({N_POINTS})", "sweep.retries=20", "out=swept")
+LONGEST_LIFE_S = 12.0
+SWEEP = ("sweep", *QUICK, "device.n_devices=1", "measure.steps=100", f"train.seed=range({N_POINTS})", "sweep.retries=20", "out=swept")
 
 
 def finished(folder: Path) -> dict[str, bytes]:

@@ -170,3 +170,15 @@ def test_ranks_of_a_killed_launcher_are_waited_for(start: Start, tmp_path: Path)
     status = read_status(tmp_path / "kept")
     assert status is not None
     assert (status.state, status.n_attempts) == (RunState.FINISHED, 2)
+
+
+def test_a_sweep_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:
+    """Its working directory with it: nothing can be written any more, and going on would go on for ever."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    running = start("sweep", *QUICK, "device.n_devices=1", "measure.steps=300", "train.seed=0,1", "out=gone/swept")
+    running.wait_for("measuring: ")
+    shutil.rmtree(folder)
+    folder.write_text("a file in its place")
+    assert running.end() == 1, running.told
+    assert "Traceback" not in running.told
