@@ -46,7 +46,7 @@ def compose_plain(overrides: Sequence[str]) -> dict[str, Any]:
         plain = OmegaConf.to_container(_hydra_compose(overrides), resolve=True, throw_on_missing=True)
     except MissingConfigException as error:
         raise UsageError(_unknown_option(error, parsed)) from None
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError) as error:  # Hydra's own, for odd values of a group
         raise UsageError(_unknown_key(parsed) or _first_line(error)) from None
     return cast(dict[str, Any], plain)
 
@@ -103,13 +103,15 @@ def _any_parsed(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException:
-        raise UsageError(f"'{text}' is not of the form key=value; quote values with spaces or brackets as in out='\"my dir\"'") from None
+        shown = " ".join(text.split())
+        raise UsageError(f"'{shown}' is not of the form key=value; quote values with spaces or brackets as in out='\"my dir\"'") from None
 
 
 def _parsed(text: str) -> Override:
     override = _any_parsed(text)
     if override.is_sweep_override():
-        raise UsageError(f"'{text}' names several values; a run takes one; use bench sweep")
+        shown = " ".join(text.split())
+        raise UsageError(f"'{shown}' names several values; a run takes one; use bench sweep")
     return override
 
 
@@ -131,7 +133,10 @@ def _unknown_key(overrides: Iterable[Override]) -> str | None:
     given = list(overrides)
     group_names = groups()
     chosen = [o.input_line or "" for o in given if _key(o).split("/")[0] in group_names and "." not in _key(o)]
-    known = _paths(OmegaConf.to_container(_hydra_compose(chosen)))
+    try:
+        known = _paths(OmegaConf.to_container(_hydra_compose(chosen)))
+    except (HydraException, OmegaConfBaseException, TypeError, ValueError):
+        return None  # a group itself is given an odd value: Hydra's own words say so
     for override in given:
         key = _key(override)
         if key.split("/")[0] not in group_names and key not in known:

@@ -1,8 +1,17 @@
 """Shapes of models, and what a model is to be trained on."""
 
+import math
 from enum import StrEnum
 
 from bench.facts.figure import Figure, fact, require
+
+# Far beyond every model: searches count through layers and experts, and products of the widths must not overflow.
+MOST = {
+    **dict.fromkeys(("n_layers", "n_experts", "experts_top_k"), 10_000),
+    **dict.fromkeys(("d_model", "n_heads", "n_kv_heads", "head_dim"), 1_000_000),
+    **dict.fromkeys(("d_ff", "d_ff_expert"), 10_000_000),
+    **dict.fromkeys(("vocab_size", "seq_len"), 100_000_000),
+}
 
 
 class Activation(StrEnum):
@@ -67,6 +76,8 @@ class ModelShape:
             require(getattr(self, name) >= 1, f"{name} {getattr(self, name)} must be at least 1")
         for name in ("d_ff", "n_experts", "experts_top_k", "d_ff_expert"):
             require(getattr(self, name) >= 0, f"{name} {getattr(self, name)} must not be negative")
+        for name, most in MOST.items():
+            require(getattr(self, name) <= most, f"{name} {getattr(self, name)} must be at most {most:,}")
         heads, kv = self.n_heads, self.n_kv_heads
         require(heads % kv == 0, lambda: f"n_heads {heads} is not a multiple of n_kv_heads {kv}; use {nearest_divisors(kv, heads)}")
         require(
@@ -101,13 +112,17 @@ class Target:
         require(self.max_global_batch_size.value >= 1, f"max_global_batch_size {self.max_global_batch_size.value:g} must be at least 1")
 
 
+MOST_TRIED = 100_000  # divisors of numbers up to its square are all found; of larger ones, those next to nothing and next to the whole
+
+
 def nearest_divisors(wanted: int, whole: int) -> str:
     """The divisors of `whole` next to `wanted`, as text for an error: `4 or 8`.
 
     >>> nearest_divisors(7, 512)
     '4 or 8'
     """
-    divisors = [d for d in range(1, whole + 1) if whole % d == 0]
+    small = [d for d in range(1, min(math.isqrt(whole), MOST_TRIED) + 1) if whole % d == 0]
+    divisors = [*small, *(whole // d for d in reversed(small))]
     below = [d for d in divisors if d <= wanted][-1:]
     above = [d for d in divisors if d > wanted][:1]
     return " or ".join(str(d) for d in below + above)

@@ -53,6 +53,25 @@ TEXTS = (
     "recompute",
     "software_state",
 )
+# Least and most of what a run can have: whole numbers, far beyond every published one, so that no product of them overflows.
+COUNTS = {
+    "year": (1990, 2100),
+    "n_layers": (1, 10_000),
+    "d_model": (1, 1_000_000),
+    "n_heads": (1, 100_000),
+    "n_kv_heads": (1, 100_000),
+    "d_ff": (0, 10_000_000),
+    "vocab_size": (1, 100_000_000),
+    "seq_len": (1, 100_000_000),
+    "n_experts": (0, 10_000),
+    "experts_top_k": (0, 10_000),
+    "moe_d_ff": (0, 10_000_000),
+    "n_gpus": (1, 10_000_000),
+    "gpus_per_node": (1, 10_000),
+    "micro_batch": (1, 1_000_000),
+    "global_batch": (1, 1_000_000_000),
+    **dict.fromkeys(("tp", "pp", "cp", "ep", "dp", "vpp"), (1, 10_000_000)),
+}
 PREDICTION_COLUMNS = (
     "id",
     "tokens_per_s_per_gpu",
@@ -104,7 +123,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def setup_of(row: Mapping[str, str]) -> PublishedSetup:
     """What a row's run was. Raises UsageError for a cell that is not a number where one is meant."""
     texts: dict[str, Any] = {name: row.get(name, "").strip() for name in TEXTS}
-    numbers: dict[str, Any] = {field: _number(row, column) for field, column in NUMBERS.items()}
+    numbers: dict[str, Any] = {field: _number_or_count(row, column) for field, column in NUMBERS.items()}
     probe = _number(row, "probe_all_gather_gb_per_s")
     return PublishedSetup(
         **texts,
@@ -157,6 +176,14 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
     if not abs(value) < 1e30 or value < 0:
         raise UsageError(f"{column}: {text} given; a finite number that is not negative")
     return value
+
+
+def _number_or_count(row: Mapping[str, str], column: str) -> float | None:
+    value = _number(row, column)
+    least, most = COUNTS.get(column, (0, None))
+    if value is None or most is None or (least <= value <= most and value == int(value)):
+        return value
+    raise UsageError(f"{column}: {row[column].strip()} given; a whole number from {least} to {most:,}, or an empty cell")
 
 
 def _truth(row: Mapping[str, str], column: str) -> bool:

@@ -1,7 +1,7 @@
 """Scaling curves: what they hold fixed, where they bend, and what they cost."""
 
 from dataclasses import replace
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -92,8 +92,11 @@ def test_the_table_shows_every_point_with_knee_and_ceiling() -> None:
 def test_the_curves_of_a_hundred_thousand_devices_take_less_than_a_second() -> None:
     config = compose(["target=grok1_314b", "cluster=memphis_100k_h100"])
     posterior = condition(config.prior, None)
-    started = perf_counter()
-    weak, strong = scaling_curves(config.target, config.clusters[0], config.stack, posterior)
-    assert perf_counter() - started < 1.5  # 0.6 s alone on one core
+    times = []
+    for _ in range(3):  # of this process alone: others share the machine
+        started = process_time()
+        weak, strong = scaling_curves(config.target, config.clusters[0], config.stack, posterior)
+        times.append(process_time() - started)
+    assert min(times) < 1.0
     assert weak.points[-1].n_devices == strong.points[-1].n_devices == 100_000
     assert weak.points[0].n_devices > 8  # 314 billion parameters
