@@ -28,7 +28,7 @@ def test_the_tables_show_what_was_measured_and_four_clusters(small_run: Done) ->
 def test_the_run_directory_holds_every_file_whole(small_run: Done) -> None:
     names = {path.name for path in small_run[1].iterdir()}
     assert names == {"config.yaml", "request.yaml", "result.json", "steps.jsonl", "report.md", "report.html", "status.json", "log", ".lock"}
-    assert {path.name for path in (small_run[1] / "log").iterdir()} == {"rank0.log", "rank1.log"}
+    assert {path.name for path in (small_run[1] / "log").iterdir()} == {"rank0.log", "rank1.log", ".lock"}
 
 
 def test_the_result_validates_against_the_shipped_schema(small_run: Done) -> None:
