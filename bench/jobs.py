@@ -28,6 +28,7 @@ from bench.run.devices import find_backend, find_world_size, n_cores
 from bench.run.launch import Ended, RankPlace, launch_ranks
 from bench.run.launches import is_counted, pooled, scaled, share_left
 from bench.run.nodes import find_node
+from bench.run.notices import Notice, watch
 from bench.run.preempt import Guard
 from bench.run.trackers import track
 from bench.store import attempts, failures, results
@@ -190,7 +191,7 @@ def job_at(plain: dict[str, Any], place: RankPlace | None, is_last: bool = True)
         yield Job(plain, load(plain), place, None)
         return
     run_dir = results.open_run_dir(plain["out"], plain["name"])
-    with attempts.held(run_dir):
+    with attempts.held(run_dir), _heeding_notices():
         attempts.begin(run_dir, plain)
         attempts.clear_up(run_dir, WAIT_FOR_RANKS_S)
         job = _opened(plain, place, run_dir)
@@ -205,6 +206,22 @@ def job_at(plain: dict[str, Any], place: RankPlace | None, is_last: bool = True)
             raise
         except OSError as error:
             raise unwritten(run_dir, error, [m.measurement.tokens_per_s for m in job.launches.values()]) from None
+
+
+@contextmanager
+def _heeding_notices() -> Iterator[None]:
+    """A cloud's word that this machine goes is as good as a SIGTERM meanwhile."""
+
+    def obey(notice: Notice) -> None:
+        tell(f"{notice}: stopping")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watched = watch(obey)
+    try:
+        yield
+    finally:
+        if watched:
+            watched.stop()
 
 
 def _opened(plain: dict[str, Any], place: RankPlace | None, run_dir: Path) -> Job:

@@ -21,6 +21,7 @@ TIMEOUT_S = 2.0
 MAX_BODY_BYTES = 2**16
 DMI_ROOT = Path("/sys/class/dmi/id")
 METADATA_URL = "BENCH_METADATA_URL"  # variable that names another place to ask, for tests
+FIRMWARE = "BENCH_FIRMWARE"  # variable that names another folder than DMI_ROOT, for tests
 AZURE_ASSET_TAG = "7783-7084-3265-9085-8269-3286-77"  # of every Azure machine, and of no other Hyper-V
 
 
@@ -177,12 +178,12 @@ class Watch:
             self._stopped.wait(self.poll_s)
 
 
-def watch(on_notice: Callable[[Notice], object], root: Path = DMI_ROOT, poll_s: float = POLL_S) -> Watch | None:
+def watch(on_notice: Callable[[Notice], object], root: Path | None = None, poll_s: float = POLL_S) -> Watch | None:
     """The watch that calls `on_notice` once, from its own thread, when this machine's cloud takes it away; None on no known cloud.
 
     In a launcher: `watch(lambda notice: os.kill(os.getpid(), signal.SIGTERM))`, and the ranks are told as by anybody else.
     """
-    cloud = find_cloud(root)
+    cloud = find_cloud(root or Path(os.environ.get(FIRMWARE, DMI_ROOT)))
     return Watch(cloud, on_notice, os.environ.get(METADATA_URL, ""), poll_s).start() if cloud else None
 
 
