@@ -57,7 +57,7 @@ def clear_up(run_dir: Path, wait_s: float) -> None:
     for folder in (run_dir, *(run_dir / "log").glob("launch*")):
         if (lock := folder / "log" / LOCK).exists() and not _is_free(lock, wait_s):
             raise Preempted(f"ranks of an earlier attempt are still at work in {folder}; wait or end them, then run it again")
-        for file in folder.glob(".*.tmp"):
+        for file in (*folder.glob(".*.tmp"), *(folder / "log").glob(".*.tmp")):
             file.unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,7 +52,7 @@ def open_run_dir(out: str | None, name: str) -> Path:
 def write_whole(path: Path, text: str) -> None:
     """Nothing; the file holds the text, secrets masked, or what it held before. A folder taken away meanwhile is made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
             file.write(masked_text(text))
