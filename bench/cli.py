@@ -197,6 +197,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "backtest": backtest,
     "fit-priors": fit_priors,
     "trace": trace,
+    "lab": commands.lab,
     "compare": commands.compare,
     "rerun": commands.rerun,
     "bundle": commands.bundle,

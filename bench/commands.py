@@ -6,8 +6,10 @@ from pathlib import Path
 
 from bench import comparing, sharing
 from bench.errors import ExitCode, UsageError
+from bench.lab import lab as run_lab
 from bench.report.comparison_tables import comparison_tables
 from bench.report.diagnosis_tables import diagnosis_table
+from bench.report.lab_tables import lab_tables
 from bench.report.terminal import tell
 from bench.run.doctor import diagnose
 from bench.showing import show
@@ -50,6 +52,14 @@ def table(options: argparse.Namespace) -> int:
         sys.stdout.write(sharing.table_text(rows, *options.overrides))
     for line in unread:
         tell(f"left out: {line}")
+    return ExitCode.OK
+
+
+def lab(options: argparse.Namespace) -> int:
+    """Build hosts with shaped links here (root), predict how training scales over them, measure it, and tell how far off that was."""
+    result, run_dir = run_lab(*options.overrides)
+    show(options, result, *lab_tables(result))
+    tell(f"kept in {run_dir}")
     return ExitCode.OK
 
 

@@ -1,5 +1,7 @@
 """Probe and slice as one rank does them: which plan is meant, what it runs on a device, and who measures what."""
 
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -12,10 +14,10 @@ from bench.cost.shard import shard_ends_flops, shard_layer_flops, shard_products
 from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.plan import ParallelPlan
-from bench.facts.profile import PROFILE_VERSION, DeviceProfile, SliceMeasurement, SliceSpec
+from bench.facts.profile import PROFILE_VERSION, DeviceProfile, NetworkProbe, NodeLink, SliceMeasurement, SliceSpec
 from bench.facts.shard import local_shape
 from bench.report.terminal import ProgressLine
-from bench.run.collectives import communication_library, leave_world, nodes_of_ranks, probe_collectives
+from bench.run.collectives import communication_library, leave_world, nodes_of_ranks, probe_collectives, probe_links
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.environment import capture_environment
 from bench.run.launch import RankPlace, join_world
@@ -24,16 +26,15 @@ from bench.run.probe_cases import PlanWork
 from bench.run.slice import measure_slice, slice_precision
 
 T = TypeVar("T")
+SICK_LIMIT = 0.7  # of the median link
 
 
 def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> DeviceProfile | None:
     """The profile on rank 0, None on the others, which are needed for the collectives and then leave."""
     tell = progress or (lambda _: None)
     backend, threads = find_backend(_given(config.device.backend)), _threads(config, place.local_world_size)
-    join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
-    device = LocalDevice(backend, place.local_rank)
-    environment, nodes = capture_environment(device, place.world_size), nodes_of_ranks(place)
-    points, lacking = probe_collectives(config.probe, device, nodes, tell)
+    device = _joined(config, place, backend, threads)
+    environment, network = capture_environment(device, place.world_size), probe_network(config, device, place, tell)
     library = communication_library()
     leave_world()
     if place.rank > 0:
@@ -42,21 +43,54 @@ def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> De
     probes, left_out = probe_device(config.probe, device, plans, probe_precisions(backend, _given(config.train.precision)), tell)
     if progress:
         progress.close()
+    wrong = (f"{p.collective} of {p.size_bytes} bytes brought wrong numbers" for p in network.collectives if not p.correct)
     return DeviceProfile(
         profile_version=PROFILE_VERSION,
         device_name=device.name(),
         backend=backend,
         world_size=place.world_size,
-        n_nodes=len(set(nodes)),
+        n_nodes=network.n_nodes,
         threads_per_rank=threads,
         communication=library,
         date=datetime.now(UTC).date().isoformat(),
         environment=environment,
         target=config.target.name,
         probes=probes,
-        collectives=points,
-        absent=(*lacking, *left_out),
-        warnings=(*warnings, *(f"{p.collective} of {p.size_bytes} bytes brought wrong numbers" for p in points if not p.correct)),
+        collectives=network.collectives,
+        absent=(*network.absent, *left_out),
+        warnings=(*warnings, *wrong, *sick_links(network.links)),
+        links=network.links,
+    )
+
+
+def probe_lab(config: Config, place: RankPlace) -> NetworkProbe:
+    """What two hosts exchange, or the link of each of more, the same on every rank; the ranks stay together."""
+    device = _joined(config, place, Backend.CPU, _threads(config, place.local_world_size))
+    nodes = nodes_of_ranks(place)
+    if len(set(nodes)) == 2:
+        return probe_network(config, device, place, lambda _: None)
+    return NetworkProbe(n_nodes=len(set(nodes)), collectives=(), absent=(), links=probe_links(config.probe, device, nodes))
+
+
+def probe_network(config: Config, device: LocalDevice, place: RankPlace, tell: Callable[[str], None]) -> NetworkProbe:
+    """Collectives over every kind of group and the link of every node, the same on every rank."""
+    nodes = nodes_of_ranks(place)
+    points, lacking = probe_collectives(config.probe, device, nodes, tell)
+    return NetworkProbe(n_nodes=len(set(nodes)), collectives=points, absent=lacking, links=probe_links(config.probe, device, nodes))
+
+
+def _joined(config: Config, place: RankPlace, backend: Backend, threads: int) -> LocalDevice:
+    join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
+    return LocalDevice(backend, place.local_rank)
+
+
+def sick_links(links: Sequence[NodeLink]) -> tuple[str, ...]:
+    """A sentence for every node whose link is far below the median one: a ring is as slow as its slowest link."""
+    typical = statistics.median([link.bytes_per_s for link in links]) if links else 0.0
+    return tuple(
+        f"the link of node {link.node} carries {link.bytes_per_s / typical:.2f} of what the median node's does; collectives wait for it"
+        for link in links
+        if link.bytes_per_s < SICK_LIMIT * typical
     )
 
 

@@ -24,17 +24,18 @@ from bench.facts.hardware import Backend
 from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
 from bench.facts.result import Measured
-from bench.probing import probe, time_slice
+from bench.probing import probe, probe_lab, time_slice
 from bench.report.terminal import ProgressLine
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.environment import capture_environment
 from bench.run.launch import RankPlace, find_place, join_world
-from bench.run.measure import measure_steps
+from bench.run.measure import Extras, measure_steps
 from bench.run.preempt import Guard, ignore_stop_signals
 from bench.run.survey import TRIAL_SHAPE, take_survey
 from bench.store.attempts import at_work
 from bench.store.failures import write_failure
-from bench.store.profiles import write_profile, write_slice
+from bench.store.labs import write_network
+from bench.store.profiles import read_meter, write_meter, write_profile, write_slice
 from bench.store.results import read_config, write_measured
 
 TRACE = "trace-rank0.json"
@@ -104,7 +105,7 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
     told = partial(Measured, config=encode(resolved), environment=environment, survey=survey)
     measurement = measure_steps(
         run_spec(resolved), device, environment.host, progress=tell, guard=guard,
-        keep=lambda so_far: _keep(own_dir, told(measurement=so_far)), trace=own_dir / TRACE if own_dir else None,
+        keep=lambda so_far: _keep(own_dir, told(measurement=so_far)), extras=_extras(resolved, own_dir),
     )  # fmt: skip
     if progress:
         progress.close()
@@ -114,6 +115,15 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
     except OSError as error:
         raise unwritten(own_dir or Path(), error, [measurement.tokens_per_s]) from None
     return told(measurement=measurement)
+
+
+def _extras(config: Config, own_dir: Path | None) -> Extras:
+    """What is read and left besides the measurement; only the rank with a directory of its own leaves anything."""
+    return Extras(
+        trace=own_dir / TRACE if own_dir else None,
+        meter=read_meter(Path(config.measure.meter)) if config.measure.meter else None,
+        keep_meter=partial(write_meter, own_dir) if own_dir else None,
+    )
 
 
 def unwritten(folder: Path, error: OSError, estimates: Sequence[Estimate]) -> StoreError:
@@ -145,7 +155,17 @@ def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLi
         write_slice(run_dir, time_slice(config, place, progress))
 
 
-TASKS = {"run": _run, "probe": _probe, "slice": _slice}
+def _lab(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, guard: Guard) -> None:
+    """Every point below the run directory, one after another in the same processes; before them the links between hosts."""
+    if place.world_size > place.local_world_size:
+        probe = probe_lab(config, place)  # on two hosts everything, on more the link of each
+        if place.rank == 0:
+            write_network(run_dir, probe)
+    for file in sorted(run_dir.glob("*/config.yaml")):
+        measure(load(read_config(file.parent)), place, progress, file.parent, guard)
+
+
+TASKS = {"run": _run, "probe": _probe, "slice": _slice, "lab": _lab}
 
 
 def _demand(shape: ModelShape) -> Demand:

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Tag
 from bench.facts.engine import LaunchRequest, SlurmEngine
 from bench.facts.figure import Figure, fact, require
 from bench.facts.hardware import Backend, Cluster, Precision
+from bench.facts.lab import Lab
 from bench.facts.mirror import check_uri
 from bench.facts.model import ModelShape, Target, nearest_divisors
 from bench.facts.plan import Recompute, Sharding
@@ -162,6 +163,7 @@ class Config:
     probe: ProbePolicy
     slice: SliceRequest
     scenario: Scenario | None
+    lab: Lab | None
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None

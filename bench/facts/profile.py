@@ -158,11 +158,29 @@ class CollectivePoint:
 
 
 @fact
+class NodeLink:
+    """What a node's link carries in one direction: the better of two exchanges, each with a neighbour and nobody else."""
+
+    node: int
+    bytes_per_s: float
+
+
+@fact
 class Absent:
     """What could not be probed, and why."""
 
     what: str
     reason: str
+
+
+@fact
+class NetworkProbe:
+    """What ranks on several nodes see of one another."""
+
+    n_nodes: int
+    collectives: tuple[CollectivePoint, ...]
+    absent: tuple[Absent, ...]
+    links: tuple[NodeLink, ...]
 
 
 @fact
@@ -183,6 +201,7 @@ class DeviceProfile:
     collectives: tuple[CollectivePoint, ...]
     absent: tuple[Absent, ...]
     warnings: tuple[str, ...]
+    links: tuple[NodeLink, ...] = ()  # of every node, where there are three or more
 
 
 @fact

@@ -21,6 +21,8 @@ class MeasurePolicy:
     launches: int = 1  # independent launches, each with its own processes, warm-up and interval
     breakdown_steps: int = 10  # steps after the timed ones that are cut into phases; 0 leaves the breakdown out
     trace: bool = False  # write a torch.profiler trace of a few more steps
+    record_meter: bool = False  # write how long the operations of a few more steps take
+    meter: str | None = None  # a file so written: waits of those lengths stand for this run's own operations
     collective_timeout_s: float = 300.0  # a rank that has not come to a collective by then is given up, and the run with it
     grace_s: float = 20.0  # from being asked to stop to leaving, with what was measured kept
 

@@ -23,6 +23,7 @@ EXAMPLES = {
     "bundle": "bench bundle runs/a out=a.tar.gz",
     "table": "bench table runs format=csv",
     "doctor": "bench doctor",
+    "lab": "bench lab short out=laboratory",
     "completion": "bench completion bash",
     "decide": "bench decide experiment=rent_or_build",
     "submit": "bench submit engine.n_nodes=2 out=/shared/run",
@@ -55,6 +56,7 @@ KEY_EXAMPLES = {
     "engine.cpus_per_node": "64",
     "trackers": "[tensorboard]",
     "model.source": "mine",
+    "measure.meter": "runs/a/meter.json",
     "compare.noise_floor.source": "measured_here",
 }
 FIRST_AFTER_AUTO = {"integer": "2", "number": "0.5", "text": "name"}

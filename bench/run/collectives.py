@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
-from bench.facts.profile import Absent, Collective, CollectivePoint, GroupAxis, ProbePolicy, RepeatPolicy, bus_factor
+from bench.facts.profile import Absent, Collective, CollectivePoint, GroupAxis, NodeLink, ProbePolicy, RepeatPolicy, bus_factor
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice
 from bench.run.exchange_payload import EXCHANGES, ITEM_BYTES, Payload
 from bench.run.launch import RankPlace
 from bench.run.repeat import MOST_SAMPLES, UNTIMED_CALLS, repeat
 
+LINK_SHARE = 4  # the largest buffer over that with which a link is probed
+LINK_SAMPLES = 2
 MEMORY_SHARE = 8  # the largest buffer, where none is given, is the free memory over this
 
 
@@ -93,6 +96,39 @@ def probe_collectives(
         points += [p for p in told if isinstance(p, CollectivePoint)]
         absent += [a for a in told if isinstance(a, Absent)]
     return tuple(points), tuple(absent)
+
+
+def probe_links(policy: ProbePolicy, device: LocalDevice, node_of: Sequence[int]) -> tuple[NodeLink, ...]:
+    """The link of every node, the same on every rank; none where there are fewer than three nodes, of which two cannot be told apart.
+
+    Neighbours exchange pair by pair while all others are idle. A pair is as slow as the slower of its links, so each node is
+    credited with the better of its two pairs. To be called by all ranks of the default process group.
+    """
+    heads = [node_of.index(node) for node in dict.fromkeys(node_of)]
+    if len(heads) < 3:
+        return ()
+    size = buffer_sizes(policy, min(_gathered(device.free_memory_bytes(len(node_of)), None)))[-1] // LINK_SHARE
+    pairs = [RankGroup(GroupAxis.ACROSS_NODES, (head, heads[(i + 1) % len(heads)])) for i, head in enumerate(heads)]
+    rates = [_pair_bytes_per_s(device, pair, size) for pair in pairs]
+    return tuple(NodeLink(node=i, bytes_per_s=max(rates[i], rates[i - 1])) for i in range(len(heads)))
+
+
+def _pair_bytes_per_s(device: LocalDevice, pair: RankGroup, size_bytes: int) -> float:
+    """Bytes per second from one to the other and back again, one way; known to every rank."""
+    own, rank = 0.0, dist.get_rank()
+    if rank in pair.ranks:
+        buffer, clock = torch.zeros(size_bytes, dtype=torch.uint8, device=device.torch_device), StepClock(device, LINK_SAMPLES + 1)
+        there, back = (dist.send, dist.recv) if rank == pair.ranks[0] else (dist.recv, dist.send)
+        other = pair.ranks[1] if rank == pair.ranks[0] else pair.ranks[0]
+        there(buffer, other)
+        back(buffer, other)
+        clock.start()
+        for _ in range(LINK_SAMPLES):
+            there(buffer, other)
+            back(buffer, other)
+            clock.mark()
+        own = 2 * size_bytes / min(clock.stop()[0])
+    return float(_gathered(own, None)[pair.ranks[0]])
 
 
 def _probe_one(

@@ -123,8 +123,7 @@ def launch_ranks(
         monitor_interval=0.1,
         signals_to_handle=",".join(number.name for number in (*STOP_SIGNALS, signal.SIGQUIT)),
     )
-    variables = {name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()}
-    variables |= {"OMP_NUM_THREADS": str(threads_per_rank), "PYTHONPATH": _with_package(os.environ.get("PYTHONPATH", ""))}
+    variables = rank_variables(threads_per_rank)
     variables |= interface_variables(node) | {LAUNCHER_PID: str(os.getpid()), SHUTDOWN_TIMEOUT: str(int(grace_s) + 5)}
     memory_kills = count_memory_kills()
     try:
@@ -138,6 +137,12 @@ def launch_ranks(
     except _Late:
         return Ended({}, is_late=True)
     return Ended({})
+
+
+def rank_variables(threads_per_rank: int) -> dict[str, str]:
+    """Variables that every rank is started with."""
+    kept = {name: os.environ.get(name, value) for name, value in KEEP_MEMORY.items()}
+    return kept | {"OMP_NUM_THREADS": str(threads_per_rank), "PYTHONPATH": _with_package(os.environ.get("PYTHONPATH", ""))}
 
 
 def count_memory_kills() -> int:

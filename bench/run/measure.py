@@ -1,6 +1,8 @@
 """A measured run: warm-up, timed windows, then what explains them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from bench import stats
 from bench.errors import Preempted
 from bench.facts.breakdown import StepBreakdown
 from bench.facts.measurement import Estimate, LateStep, MeasureEnd, Measurement, RankSamples, Spread
+from bench.facts.meter import Meter
 from bench.facts.run import RunSpec
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice
 from bench.run.memory import memory_use
+from bench.run.meter import metered, record_meter
 from bench.run.phases import break_down
 from bench.run.plant import planted
 from bench.run.preempt import Guard
@@ -33,17 +37,35 @@ TRACED_STEPS = 3
 Keep = Callable[[Measurement], None]
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a run reads and leaves besides its measurement."""
+
+    trace: Path | None = None  # where a profiler trace of this rank goes
+    meter: Meter | None = None  # waits that stand for computing
+    keep_meter: Callable[[Meter], None] | None = None
+
+
 def measure_steps(
-    spec: RunSpec, device: LocalDevice, host: str, *, progress: Progress, guard: Guard, keep: Keep, trace: Path | None = None
+    spec: RunSpec, device: LocalDevice, host: str, *, progress: Progress, guard: Guard, keep: Keep, extras: Extras
 ) -> Measurement:
     """A measured run, the same on every rank.
 
-    `progress` is told in words how far it is; `keep` is given on every rank what was measured so far, now and then; a profiler
-    trace of rank 0 goes to `trace`. Raises Preempted on all ranks where one was asked to stop, after `keep` has had the last.
+    `progress` is told in words how far it is; `keep` is given on every rank what was measured so far, now and then. Raises
+    Preempted on all ranks where one was asked to stop, after `keep` has had the last.
     """
     progress(f"set-up: {spec.model.name} on {spec.world_size} x {spec.backend}")
     trainer = planted(Trainer(spec, device))
-    record = Record(before=trainer.examine())
+    with ExitStack() as stack:
+        if extras.meter:
+            stack.enter_context(metered(trainer, extras.meter))
+        return _measure(spec, device, host, trainer, progress=progress, guard=guard, keep=keep, extras=extras)
+
+
+def _measure(
+    spec: RunSpec, device: LocalDevice, host: str, trainer: Trainer, *, progress: Progress, guard: Guard, keep: Keep, extras: Extras
+) -> Measurement:
+    record = Record(before=trainer.examine(), is_metered=extras.meter is not None)
     clock, sampler = StepClock(device, MOST_STEPS_PER_WINDOW), Sampler(find_source(device))
 
     def snapshot() -> None:
@@ -69,7 +91,11 @@ def measure_steps(
     progress("where the time goes: a few steps in phases")
     record.breakdown = break_down(spec, trainer, device, host)
     if spec.measure.trace:
-        _trace(trainer, trace)
+        _trace(trainer, extras.trace)
+    if spec.measure.record_meter:
+        meter = record_meter(trainer, float(np.median(record.step_s)))
+        if extras.keep_meter:
+            extras.keep_meter(meter)
     return _measurement(spec, device, trainer, record, gather_object([own]), end=record.measure_end)
 
 

@@ -43,11 +43,14 @@ class Record:
     breakdown: StepBreakdown | None = None
     memory: tuple[MemoryUse, ...] = ()
     telemetry: Telemetry | None = None
+    is_metered: bool = False  # whether waits stood for computing
 
 
 def find_faults(record: Record) -> tuple[str, ...]:
     """Reasons why what was timed is no training."""
     before, after = record.before, record.after
+    if record.is_metered:
+        return ("metered: waits of measured length stood for computing, communication was real (measure.meter)",)
     reasons = (
         (not math.isfinite(after.loss), f"the loss is {after.loss}: not finite"),
         (after.grad_norm == 0, "the gradient norm is 0"),

@@ -67,8 +67,10 @@ class Trainer:
 
 
 def is_replicated(plan: ParallelPlan) -> bool:
-    """Whether every rank holds the whole model: the plan that accelerate and DDP run."""
-    return plan.model_parallel_size == plan.expert_parallel_size == 1 and plan.sharding in (Sharding.NONE, Sharding.ZERO1)
+    """Whether every rank holds the whole model: the plan that accelerate and DDP run, and any plan of one rank."""
+    return plan.world_size == 1 or (
+        plan.model_parallel_size == plan.expert_parallel_size == 1 and plan.sharding in (Sharding.NONE, Sharding.ZERO1)
+    )
 
 
 def refuse_precision(spec: RunSpec, device: LocalDevice) -> None:

@@ -1,9 +1,10 @@
-"""What was probed or traced, as files: profile.json, slice.json and trace.json in a run directory."""
+"""What was probed, traced or metered, as files: profile.json, slice.json, trace.json and meter.json in a run directory."""
 
 from pathlib import Path
 
 from bench.codec import decode_text, encode_text
 from bench.errors import UsageError
+from bench.facts.meter import Meter
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.trace import StepTrace
 from bench.store.results import write_whole
@@ -11,6 +12,7 @@ from bench.store.results import write_whole
 PROFILE = "profile.json"
 SLICE = "slice.json"
 TRACE = "trace.json"
+METER = "meter.json"
 
 
 def refuse_to_overwrite(run_dir: Path) -> None:
@@ -48,6 +50,16 @@ def write_trace(run_dir: Path, trace: StepTrace) -> None:
 def read_trace(path: Path) -> StepTrace:
     """The trace in a file, or in a run directory. Raises UsageError where it is none."""
     return decode_text(StepTrace, _read(path, TRACE))
+
+
+def write_meter(run_dir: Path, meter: Meter) -> None:
+    """Nothing; meter.json holds the meter."""
+    write_whole(run_dir / METER, encode_text(meter))
+
+
+def read_meter(path: Path) -> Meter:
+    """The meter in a file, or in a run directory. Raises UsageError where it is none."""
+    return decode_text(Meter, _read(path, METER))
 
 
 def _read(path: Path, name: str) -> bytes:

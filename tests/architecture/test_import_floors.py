@@ -56,7 +56,9 @@ FLOORS: dict[str, set[str]] = {
     "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs", "reporting"},
     "sharing": {"errors", "facts", "cost", "report", "store", "config"},
     "showing": {"codec", "report"},
-    "commands": {"errors", "facts", "codec", "run", "showing", "report", "comparing", "sharing"},
+    "rounds": {"errors", "facts", "run", "store"},
+    "lab": {"errors", "facts", "cost", "run", "store", "report", "config", "rounds"},
+    "commands": {"errors", "facts", "codec", "run", "showing", "report", "comparing", "sharing", "lab"},
     "cli": {
         "commands",
         "showing",

@@ -1,0 +1,96 @@
+"""A round of a laboratory: some cases on so many hosts, measured one after another by the same ranks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import WorkerError
+from bench.facts.lab import LabNetwork
+from bench.run.hosts import INTERFACE, Host, hosts
+from bench.run.launch import rank_variables
+from bench.store.results import write_config
+
+PORT = 29500
+HERE = (Host("", "127.0.0.1"),)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where a round runs, and what."""
+
+    folder: Path
+    network: LabNetwork | None  # None: on this machine's own loopback, one host
+    n_hosts: int
+    ranks_per_host: int
+    points: Mapping[str, dict[str, Any]]  # composed configurations
+    timeout_s: float
+
+    def run(self) -> None:
+        """Nothing; every point has left what it measured in a folder of its own, and the ranks what they saw of their links.
+
+        Raises WorkerError where a host ends with another exit code than 0, or too late.
+        """
+        for name, plain in self.points.items():
+            write_config(self.folder / name, plain)
+        write_config(self.folder, next(iter(self.points.values())))
+        (self.folder / "log").mkdir(exist_ok=True)
+        made = hosts(self.network, self.n_hosts) if self.network else nullcontext(HERE)
+        with made as here, _agents(self.folder, here, self.ranks_per_host) as agents:
+            _wait(agents, self)
+
+
+def _wait(agents: Sequence[subprocess.Popen[bytes]], work: Round) -> None:
+    until, log = time.monotonic() + work.timeout_s, work.folder / "log"
+    while any(agent.poll() is None for agent in agents):
+        if any(agent.poll() for agent in agents):
+            break
+        if time.monotonic() > until:
+            raise WorkerError(f"lab: {work.folder.name} was not done within lab.timeout_s {work.timeout_s:g}; see {log}")
+        time.sleep(0.1)
+    if failed := [i for i, agent in enumerate(agents) if agent.poll()]:
+        raise WorkerError(f"lab: host {failed[0]} of {work.folder.name} has failed; see {log}")
+
+
+@contextmanager
+def _agents(folder: Path, here: Sequence[Host], ranks_per_host: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """torchrun on every host; all of them and their ranks are gone afterwards."""
+    variables = os.environ | rank_variables(threads_per_rank=1)
+    if here is not HERE:
+        variables["GLOO_SOCKET_IFNAME"] = INTERFACE
+    agents = []
+    try:
+        for i, host in enumerate(here):
+            with (folder / "log" / f"host{i}.log").open("wb") as log:
+                command = _command(folder, here, i, ranks_per_host)
+                agents.append(
+                    subprocess.Popen(
+                        host.command(command) if host.namespace else command, env=variables, stdout=log, stderr=log, start_new_session=True
+                    )
+                )
+        yield agents
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for agent in agents:
+                _end(agent, number)
+
+
+def _end(agent: subprocess.Popen[bytes], number: int) -> None:
+    """Nothing; the agent and its ranks have had the signal, and have ended or had some seconds to."""
+    try:
+        os.killpg(agent.pid, number)
+        agent.wait(timeout=5)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass
+
+
+def _command(folder: Path, here: Sequence[Host], i: int, ranks_per_host: int) -> list[str]:
+    where = [f"--nnodes={len(here)}", f"--node-rank={i}", f"--master-addr={here[0].address}", f"--master-port={PORT}"]
+    agent = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks_per_host}", *where]
+    return [*agent, "-m", "bench", "worker", str(folder.resolve()), "lab"]
