@@ -20,6 +20,7 @@ from bench.config.schema import Config
 from bench.cost.flops import Convention, flops_per_token
 from bench.cost.memory import run_bytes
 from bench.errors import BenchError, DoesNotFit, ExitCode, StoreError, TimedOut, WorkerError
+from bench.facts.checkpoint import STATES
 from bench.facts.hardware import Backend
 from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
@@ -105,6 +106,7 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
     measurement = measure_steps(
         run_spec(resolved), device, environment.host, progress=tell, guard=guard,
         keep=lambda so_far: _keep(own_dir, told(measurement=so_far)), trace=own_dir / TRACE if own_dir else None,
+        states=own_dir / STATES if own_dir else None,
     )  # fmt: skip
     if progress:
         progress.close()

@@ -21,6 +21,7 @@ from bench.run.phases import break_down
 from bench.run.plant import planted
 from bench.run.preempt import Guard
 from bench.run.record import Record, find_faults, find_warnings, finite
+from bench.run.saving import Saver, training_warnings
 from bench.run.sources import find_source
 from bench.run.stopping import MOST_STEPS_PER_WINDOW
 from bench.run.telemetry import Sampler, totals
@@ -34,24 +35,40 @@ Keep = Callable[[Measurement], None]
 
 
 def measure_steps(
-    spec: RunSpec, device: LocalDevice, host: str, *, progress: Progress, guard: Guard, keep: Keep, trace: Path | None = None
+    spec: RunSpec,
+    device: LocalDevice,
+    host: str,
+    *,
+    progress: Progress,
+    guard: Guard,
+    keep: Keep,
+    trace: Path | None = None,
+    states: Path | None = None,
 ) -> Measurement:
     """A measured run, the same on every rank.
 
     `progress` is told in words how far it is; `keep` is given on every rank what was measured so far, now and then; a profiler
-    trace of rank 0 goes to `trace`. Raises Preempted on all ranks where one was asked to stop, after `keep` has had the last.
+    trace of rank 0 goes to `trace`, saved states to its `states`, and the newest that is there is gone on from.
+    Raises Preempted on all ranks where one was asked to stop, after `keep` has had the last.
     """
     progress(f"set-up: {spec.model.name} on {spec.world_size} x {spec.backend}")
     trainer = planted(Trainer(spec, device))
+    saver = Saver(trainer, states)
+    if read := saver.begin():
+        progress(f"set-up: goes on from the state after step {read.step}")
     record = Record(before=trainer.examine())
     clock, sampler = StepClock(device, MOST_STEPS_PER_WINDOW), Sampler(find_source(device))
 
     def snapshot() -> None:
         record.after = trainer.examine()
+        keep_so_far()
+
+    def keep_so_far() -> None:
+        record.training = saver.told()
         own = _rank_samples(device, host, trainer, record)
         keep(_measurement(spec, device, trainer, record, gather_object([own]), end=MeasureEnd.PREEMPTED))
 
-    watch = Watch(sampler=sampler, guard=guard, progress=progress, snapshot=snapshot)
+    watch = Watch(sampler=sampler, guard=guard, progress=progress, snapshot=snapshot, saver=saver)
     with no_garbage_collection():
         record.warmup_end = warm_up(spec.measure, trainer, clock, guard=guard, record=record, progress=progress)
         try:
@@ -60,8 +77,11 @@ def measure_steps(
         except Preempted:
             if record.step_s:
                 snapshot()
+                if saver.save_at_last(guard.left_s()):
+                    keep_so_far()
             raise
     record.after = trainer.examine()
+    record.training = saver.told()
     own = _rank_samples(device, host, trainer, record)
     n_tokens = spec.tokens_per_step * len(record.step_s)
     record.telemetry = totals(gather_object([sampler.summary(trainer.rank, host, sum(record.window_s))]), n_tokens)
@@ -122,7 +142,7 @@ def _measurement(
         loss_first=finite(record.before.loss),
         loss_last=finite(record.after.loss),
         grad_norm=finite(record.after.grad_norm),
-        warnings=find_warnings(spec.measure, record, estimate),
+        warnings=(*find_warnings(spec.measure, record, estimate), *training_warnings(record.training)),
         invalid=find_faults(record),
         measure_end=end,
         spread=_spread(estimate, {samples.host for samples in everyone}, record.breakdown),
@@ -130,6 +150,7 @@ def _measurement(
         breakdown=record.breakdown,
         memory=record.memory,
         telemetry=record.telemetry,
+        training=record.training,
     )
 
 
