@@ -61,7 +61,7 @@ class Job:
         """Nothing; one more launch is kept. Raises what stopped it, after keeping what it has measured."""
         k = next(i for i in range(len(self.launches) + 1) if i not in self.launches)
         plain = self._plain_of_launch()
-        launch_dir = attempts.launch_dir(self.run_dir, k, self.config.measure.launches) if self.run_dir else None
+        launch_dir = self._launch_dir(k)
         try:
             if self.place:
                 self.launches[k] = _measure_in_place(load(plain), self.place, launch_dir)
@@ -72,6 +72,15 @@ class Job:
             if self.run_dir:
                 self.launches = attempts.kept_launches(self.run_dir)
                 self._put_other_machines_aside()
+
+    def _launch_dir(self, k: int) -> Path | None:
+        """Where launch k works; what the last launch that was cut short has saved of its training is there."""
+        if self.run_dir is None:
+            return None
+        launch_dir = attempts.launch_dir(self.run_dir, k, self.config.measure.launches)
+        if cut := [i for i, m in self.launches.items() if m.measurement.is_partial]:
+            attempts.hand_on_states(self.run_dir, max(cut), launch_dir)
+        return launch_dir
 
     def _plain_of_launch(self) -> dict[str, Any]:
         """The configuration of the next launch: what the first found for every `auto` holds for all."""

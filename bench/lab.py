@@ -16,7 +16,7 @@ from bench.facts.measurement import Measurement
 from bench.facts.profile import NetworkProbe
 from bench.report.lab_tables import lab_report
 from bench.report.terminal import tell
-from bench.rounds import Round
+from bench.run.agents import run_on_hosts
 from bench.run.hosts import why_no_hosts
 from bench.store.labs import is_measured, read_measured, read_network, refuse_to_overwrite, write_lab
 from bench.store.profiles import METER
@@ -133,7 +133,11 @@ class Experiment:
         folder = self._folder(name, n_hosts, n_ranks)
         if not all(is_measured(folder / point) for point in points):
             tell(f"{folder.name}: {', '.join(points)}")
-            Round(folder, self.lab.networks[name] if name else None, n_hosts, n_ranks, points, self.lab.timeout_s).run()
+            for point, plain in points.items():
+                write_config(folder / point, plain)
+            write_config(folder, next(iter(points.values())))
+            (folder / "log").mkdir(exist_ok=True)
+            run_on_hosts(self.lab.networks[name] if name else None, n_hosts, n_ranks, folder, self.lab.timeout_s)
         return folder
 
     def _folder(self, name: str | None, n_hosts: int, n_ranks: int) -> Path:

@@ -20,6 +20,7 @@ from bench.config.schema import Config
 from bench.cost.flops import Convention, flops_per_token
 from bench.cost.memory import run_bytes
 from bench.errors import BenchError, DoesNotFit, ExitCode, StoreError, TimedOut, WorkerError
+from bench.facts.checkpoint import STATES
 from bench.facts.hardware import Backend
 from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
@@ -121,6 +122,7 @@ def _extras(config: Config, own_dir: Path | None) -> Extras:
     """What is read and left besides the measurement; only the rank with a directory of its own leaves anything."""
     return Extras(
         trace=own_dir / TRACE if own_dir else None,
+        states=own_dir / STATES if own_dir else None,
         meter=read_meter(Path(config.measure.meter)) if config.measure.meter else None,
         keep_meter=partial(write_meter, own_dir) if own_dir else None,
     )

@@ -226,6 +226,7 @@ def run_spec(config: Config) -> RunSpec:
             learning_rate=config.train.learning_rate,
             weight_decay=config.train.weight_decay,
             seed=config.train.seed,
+            checkpoint_every_steps=config.train.checkpoint_every_steps,
         ),
         measure=config.measure,
     )

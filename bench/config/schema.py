@@ -89,11 +89,14 @@ class TrainRequest:
     learning_rate: float
     weight_decay: float
     seed: int
+    checkpoint_every_steps: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("micro_batch_size", "global_batch_size"):
             value = getattr(self, name)
             require(value == "auto" or value >= 1, f"{name} {value} must be at least 1, or auto")
+        every = self.checkpoint_every_steps
+        require(every is None or every >= 1, f"checkpoint_every_steps {every} must be at least 1, or null to save nothing")
 
 
 @fact

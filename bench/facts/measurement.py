@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from bench.facts.breakdown import MemoryUse, StepBreakdown, Telemetry
+from bench.facts.checkpoint import TrainingLog
 from bench.facts.figure import fact, require
 from bench.facts.hardware import Backend, Precision
 from bench.facts.model import ModelShape
@@ -26,6 +27,7 @@ class WarningKind(StrEnum):
     CUT_SHORT = "cut_short"
     OTHER_HOSTS = "other_hosts"
     TRACKER = "tracker"
+    CHECKPOINT = "checkpoint"
 
 
 @fact
@@ -182,6 +184,7 @@ class Measurement:
     breakdown: StepBreakdown | None = None
     memory: tuple[MemoryUse, ...] = ()  # by rank
     telemetry: Telemetry | None = None  # None where nothing here tells of power, clocks or temperature
+    training: TrainingLog | None = None  # None where no state is saved (train.checkpoint_every_steps)
 
     @property
     def is_partial(self) -> bool:

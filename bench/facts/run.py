@@ -53,11 +53,14 @@ class TrainPolicy:
     learning_rate: float
     weight_decay: float
     seed: int
+    checkpoint_every_steps: int | None = None  # None: no state is saved
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, f"learning_rate {self.learning_rate:g} must be above 0")
         require(self.weight_decay >= 0, f"weight_decay {self.weight_decay:g} must not be negative")
         require(self.seed >= 0, f"seed {self.seed} must not be negative")
+        every = self.checkpoint_every_steps
+        require(every is None or every >= 1, f"checkpoint_every_steps {every} must be at least 1, or null to save nothing")
 
 
 @fact

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.facts.breakdown import DeviceTelemetry, Telemetry
+from bench.facts.checkpoint import TrainingLog
 from bench.facts.measurement import Measurement, RankSamples, Spread, Utilization
 from bench.facts.plan import ParallelPlan
 from bench.facts.prediction import Prediction, StepPart
@@ -38,6 +39,7 @@ def measured_table(result: Result) -> Table:
         ("set-up, first step, warm-up", _before(m)),
         ("power, clocks", _telemetry(m.telemetry)),
         ("loss, gradient norm", f"{_finite(m.loss_first)} to {_finite(m.loss_last)}, {_finite(m.grad_norm)}"),
+        *([("state of the training", _training(m.training))] if m.training else []),
     )
     notes = tuple(f"not valid: {text}" for text in m.invalid) + tuple(f"warning: {w.text}" for w in result.warnings)
     return Table(f"Measured: {m.tokens_per_s.n_steps} steps on {result.environment.host}", ("", ""), rows, (*notes, *_unknown(m)))
@@ -58,6 +60,14 @@ def _spread(spread: Spread | None) -> str:
     told.append(f"{percent(launches, 2)} between {spread.n_launches} launches" if launches is not None else "one launch")
     told.append(f"{percent(hosts, 2)} between {spread.n_hosts} hosts" if hosts is not None else f"{spread.n_hosts} host")
     return ", ".join(told)
+
+
+def _training(log: TrainingLog) -> str:
+    begun = f"went on from step {log.read.step}, loaded in {seconds(log.read.time_s)}" if log.read else "began anew"
+    if not log.writes:
+        return f"{begun}; none saved"
+    each = f"{gibibytes(log.writes[-1].size_bytes)} in {seconds(log.save_s or 0.0)} (median)"
+    return f"{begun}; {len(log.writes)} saved up to step {log.writes[-1].step}, {each}, outside all timed steps"
 
 
 def _finite(value: float | None) -> str:

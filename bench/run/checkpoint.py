@@ -21,13 +21,14 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from bench.errors import BenchError, UsageError
 from bench.facts.checkpoint import CheckpointRead, CheckpointWrite
-from bench.run.manifest import MANIFEST, Torn, VerifiedReader, manifest_of, plain_model, verified
+from bench.run.manifest import MANIFEST, Torn, VerifiedReader, manifest_of, plain_model, plain_training, verified
 from bench.run.state import state_of
 from bench.run.train import Trainer
 from bench.run.whole_files import sync_folder, write_synced
 
 LATEST = "latest"
 KEEP = 2  # states; the second is there for a first that turns out torn
+MAY_CHANGE = ("precision", "global_batch_size")  # what `auto` may find otherwise on another machine: the training goes on, and it is said
 T = TypeVar("T")
 
 
@@ -35,20 +36,28 @@ def save(trainer: Trainer, folder: Path, step: int) -> CheckpointWrite:
     """What writing the state after `step` steps took. Raises BenchError on every rank where it could not be kept."""
     begun = time.perf_counter()
     final, temporary = folder / f"step-{step}", folder / f"step-{step}.tmp"
-    _on_first(lambda: _make_anew(temporary), step)
+    try:
+        _on_first(lambda: _make_anew(temporary), step)
+        _write(trainer, temporary, step)
+        size = _on_first(lambda: _finish(trainer, temporary, final, step), step)
+    except BenchError:
+        _from_first(lambda: shutil.rmtree(temporary, ignore_errors=True))  # half a state, on a disk that may be full of it
+        raise
+    return CheckpointWrite(step=step, path=str(final), time_s=time.perf_counter() - begun, size_bytes=size)
+
+
+def _write(trainer: Trainer, temporary: Path, step: int) -> None:
     try:
         with _quiet():
             state_dict_saver.save(state_of(trainer), storage_writer=FileSystemWriter(temporary), no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError) as error:
         raise _not_kept(step, error) from None
-    size = _on_first(lambda: _finish(trainer, temporary, final, step), step)
-    return CheckpointWrite(step=step, path=str(final), time_s=time.perf_counter() - begun, size_bytes=size)
 
 
 def load(trainer: Trainer, folder: Path) -> CheckpointRead | None:
     """What was loaded into the trainer: the newest state that is whole; None where nothing was ever saved.
 
-    Raises UsageError for a state of another model or of experts that are dealt out otherwise, BenchError where all are torn.
+    Raises UsageError for a state of another model or training, or of experts that are dealt out otherwise, BenchError where all are torn.
     """
     begun = time.perf_counter()
     names: list[str] = _from_first(lambda: _newest_first(folder))
@@ -56,14 +65,15 @@ def load(trainer: Trainer, folder: Path) -> CheckpointRead | None:
     for name in names:
         try:
             manifest = _agreed(partial(verified, folder / name))
-            _refuse_other_model(trainer, manifest, folder / name)
+            _refuse_other(plain_model(trainer.spec), manifest["model"], f"{folder / name} is of a model", "the same model")
+            changed = _changed(trainer, manifest, folder / name)
             _read(trainer, folder / name, manifest)
         except Torn as reason:
             passed_over.append(f"{name} is torn: {reason}")
             continue
         trainer.go_to(manifest["step"])
-        taken = time.perf_counter() - begun
-        return CheckpointRead(step=manifest["step"], path=str(folder / name), time_s=taken, passed_over=tuple(passed_over))
+        taken, torn = time.perf_counter() - begun, tuple(passed_over)
+        return CheckpointRead(step=manifest["step"], path=str(folder / name), time_s=taken, passed_over=torn, changed=changed)
     if passed_over:
         raise BenchError(f"checkpoint: {folder} holds no whole state ({'; '.join(passed_over)}); remove it to begin anew")
     return None
@@ -87,12 +97,20 @@ def _read(trainer: Trainer, path: Path, manifest: dict[str, Any]) -> None:
         raise Torn(f"it cannot be loaded ({_first_line(error)})") from None
 
 
-def _refuse_other_model(trainer: Trainer, manifest: dict[str, Any], path: Path) -> None:
-    own, kept = plain_model(trainer.spec), manifest["model"]
+def _refuse_other(own: dict[str, Any], kept: dict[str, Any], what: str, same: str) -> None:
     for name in sorted(set(own) | set(kept)):
         if own.get(name) != kept.get(name):
             other = f"{name} {kept.get(name)}, this one has {own.get(name)}"
-            raise UsageError(f"checkpoint: {path} is of a model with {other}; give the same model or another out")
+            raise UsageError(f"checkpoint: {what} with {other}; give {same} or another out")
+
+
+def _changed(trainer: Trainer, manifest: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """What may change and has, each in a phrase. Raises UsageError where something else of the training has."""
+    own, kept = plain_training(trainer.spec), dict(manifest["train"])
+    told = tuple(f"with {name} {own[name]}, saved with {kept.get(name)}" for name in MAY_CHANGE if own[name] != kept.get(name))
+    fixed = [{name: value for name, value in one.items() if name not in MAY_CHANGE} for one in (own, kept)]
+    _refuse_other(fixed[0], fixed[1], f"{path} is of a training", "the same")
+    return told
 
 
 def _make_anew(temporary: Path) -> None:

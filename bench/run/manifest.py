@@ -44,7 +44,18 @@ class Torn(Exception):  # never leaves bench.run.checkpoint
 def manifest_of(folder: Path, spec: RunSpec, step: int) -> dict[str, Any]:
     """The manifest of a folder whose files are all there."""
     files = {file.name: {"sha256": checksum(file), "bytes": file.stat().st_size} for file in sorted(folder.iterdir())}
-    return {"version": MANIFEST_VERSION, "step": step, "model": plain_model(spec), "plan": asdict(spec.plan), "files": files}
+    return {"version": MANIFEST_VERSION, "step": step, **_what(spec), "files": files}
+
+
+def _what(spec: RunSpec) -> dict[str, Any]:
+    return {"model": plain_model(spec), "train": plain_training(spec), "plan": asdict(spec.plan)}
+
+
+def plain_training(spec: RunSpec) -> dict[str, Any]:
+    """What else makes the training what it is, as JSON has it."""
+    train = spec.train
+    told = {"learning_rate": train.learning_rate, "weight_decay": train.weight_decay, "seed": train.seed}
+    return told | {"precision": train.precision.value, "global_batch_size": spec.batch.global_batch_size}
 
 
 def plain_model(spec: RunSpec) -> dict[str, Any]:
@@ -94,9 +105,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _is_manifest(plain: Any) -> bool:
     if not isinstance(plain, dict) or plain.get("version") != MANIFEST_VERSION or not _is_count(plain.get("step")):
         return False
-    files = plain.get("files")
-    if not isinstance(plain.get("model"), dict) or not isinstance(plain.get("plan"), dict) or not isinstance(files, dict):
+    if not all(isinstance(plain.get(name), dict) for name in ("model", "train", "plan", "files")):
         return False
+    files = plain["files"]
     return METADATA in files and all(_is_file(name, told) for name, told in files.items())
 
 

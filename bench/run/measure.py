@@ -25,6 +25,7 @@ from bench.run.phases import break_down
 from bench.run.plant import planted
 from bench.run.preempt import Guard
 from bench.run.record import Record, find_faults, find_warnings, finite
+from bench.run.saving import Saver, training_warnings
 from bench.run.sources import find_source
 from bench.run.stopping import MOST_STEPS_PER_WINDOW
 from bench.run.telemetry import Sampler, totals
@@ -42,6 +43,7 @@ class Extras:
     """What a run reads and leaves besides its measurement."""
 
     trace: Path | None = None  # where a profiler trace of this rank goes
+    states: Path | None = None  # where saved states go; the newest that is there is gone on from
     meter: Meter | None = None  # waits that stand for computing
     keep_meter: Callable[[Meter], None] | None = None
 
@@ -65,15 +67,22 @@ def measure_steps(
 def _measure(
     spec: RunSpec, device: LocalDevice, host: str, trainer: Trainer, *, progress: Progress, guard: Guard, keep: Keep, extras: Extras
 ) -> Measurement:
+    saver = Saver(trainer, extras.states)
+    if read := saver.begin():
+        progress(f"set-up: goes on from the state after step {read.step}")
     record = Record(before=trainer.examine(), is_metered=extras.meter is not None)
     clock, sampler = StepClock(device, MOST_STEPS_PER_WINDOW), Sampler(find_source(device))
 
     def snapshot() -> None:
         record.after = trainer.examine()
+        keep_so_far()
+
+    def keep_so_far() -> None:
+        record.training = saver.told()
         own = _rank_samples(device, host, trainer, record)
         keep(_measurement(spec, device, trainer, record, gather_object([own]), end=MeasureEnd.PREEMPTED))
 
-    watch = Watch(sampler=sampler, guard=guard, progress=progress, snapshot=snapshot)
+    watch = Watch(sampler=sampler, guard=guard, progress=progress, snapshot=snapshot, saver=saver)
     with no_garbage_collection():
         record.warmup_end = warm_up(spec.measure, trainer, clock, guard=guard, record=record, progress=progress)
         try:
@@ -82,8 +91,11 @@ def _measure(
         except Preempted:
             if record.step_s:
                 snapshot()
+                if saver.save_at_last(guard.left_s()):
+                    keep_so_far()
             raise
     record.after = trainer.examine()
+    record.training = saver.told()
     own = _rank_samples(device, host, trainer, record)
     n_tokens = spec.tokens_per_step * len(record.step_s)
     record.telemetry = totals(gather_object([sampler.summary(trainer.rank, host, sum(record.window_s))]), n_tokens)
@@ -148,7 +160,7 @@ def _measurement(
         loss_first=finite(record.before.loss),
         loss_last=finite(record.after.loss),
         grad_norm=finite(record.after.grad_norm),
-        warnings=find_warnings(spec.measure, record, estimate),
+        warnings=(*find_warnings(spec.measure, record, estimate), *training_warnings(record.training)),
         invalid=find_faults(record),
         measure_end=end,
         spread=_spread(estimate, {samples.host for samples in everyone}, record.breakdown),
@@ -156,6 +168,7 @@ def _measurement(
         breakdown=record.breakdown,
         memory=record.memory,
         telemetry=record.telemetry,
+        training=record.training,
     )
 
 

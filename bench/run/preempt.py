@@ -33,6 +33,7 @@ class Guard:
         self.asked = 0  # the number of the signal, or 0
         self.has_measured = False  # a window is complete: the next edge is worth waiting for
         self.grace_s = grace_s
+        self._leaves_at: float | None = None  # once asked: when the watching thread ends this process
         self._before_leaving = before_leaving
 
     def install(self) -> None:
@@ -44,6 +45,10 @@ class Guard:
             signal.signal(number, self._ask)
         threading.Thread(target=self._watch, args=(reader, writer), name="preemption", daemon=True).start()
         _die_with_parent()
+
+    def left_s(self) -> float:
+        """Seconds until this process ends whatever it is at; the whole grace where it was not asked to."""
+        return self.grace_s if self._leaves_at is None else self._leaves_at - time.monotonic()
 
     def stop_together(self) -> None:
         """Nothing where no rank was asked to stop; raises Preempted on all ranks where any was. Collective."""
@@ -60,8 +65,8 @@ class Guard:
             if number in STOP_SIGNALS:
                 break
         self.asked = self.asked or number
-        until = time.monotonic() + self.grace_s
-        while self.has_measured and time.monotonic() < until:
+        self._leaves_at = time.monotonic() + self.grace_s
+        while self.has_measured and self.left_s() > 0:
             time.sleep(0.05)
         self._leave(number)
 

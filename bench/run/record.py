@@ -7,6 +7,7 @@ import numpy as np
 
 from bench import stats
 from bench.facts.breakdown import MemoryUse, StepBreakdown, Telemetry
+from bench.facts.checkpoint import TrainingLog
 from bench.facts.measurement import Estimate, MeasureEnd, MeasurementWarning, WarmupEnd, WarningKind
 from bench.facts.run import MeasurePolicy
 
@@ -43,6 +44,7 @@ class Record:
     breakdown: StepBreakdown | None = None
     memory: tuple[MemoryUse, ...] = ()
     telemetry: Telemetry | None = None
+    training: TrainingLog | None = None
     is_metered: bool = False  # whether waits stood for computing
 
 

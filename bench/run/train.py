@@ -2,6 +2,7 @@
 
 import time
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -31,6 +32,8 @@ class Trainer:
         self.spec = spec
         self.passes: Passes = Replicated(spec, device) if is_replicated(spec.plan) else Meshed(spec, device)
         device.synchronize()
+        self.n_done = 0  # optimizer steps, timed or not, since the training began
+        self._losses: list[Tensor] | None = None
         self.setup_s = time.perf_counter() - begun
 
     @property
@@ -41,29 +44,49 @@ class Trainer:
     def step(self) -> Tensor:
         """Mean loss of this rank's micro-batches, still on the device, after one optimizer step."""
         loss = self.passes.run()
-        self.passes.optimizer.step()
-        self.passes.optimizer.zero_grad(set_to_none=True)
+        self._update(loss)
         return loss
 
+    def _update(self, loss: Tensor) -> None:
+        self.passes.optimizer.step()
+        self.passes.optimizer.zero_grad(set_to_none=True)
+        self.n_done += 1
+        if self._losses is not None:
+            self._losses.append(loss)
+
     def go_to(self, step: int) -> None:
-        """Nothing; the next step reads the tokens that follow those of so many steps."""
+        """Nothing; so many steps are done, and the next one reads the tokens that follow theirs."""
         self.passes.go_to(step)
+        self.n_done = step
+
+    def keep_losses(self) -> None:
+        """Nothing; from now on the loss of every step stays on the device until it is taken."""
+        self._losses = []
+
+    def take_losses(self) -> list[float]:
+        """Losses of this rank's steps since they were last taken; waits for the device."""
+        taken = torch.stack(self._losses).tolist() if self._losses else []
+        self._losses = []
+        return taken
 
     def examine(self) -> Health:
         """Loss and gradient norm of the whole world in one untimed step, and the sums of this rank's parameters after it."""
-        loss = self.passes.run().clone()
+        loss = self.passes.run()
         norm = self.passes.squared_gradient_norm().sqrt()
-        self.passes.optimizer.step()
-        self.passes.optimizer.zero_grad(set_to_none=True)
+        self._update(loss)
+        summed = loss.clone()
         if self.spec.world_size > 1:
-            dist.all_reduce(loss)
+            dist.all_reduce(summed)
         held = [p.to_local() if isinstance(p, DTensor) else p for p in self.passes.parameters]
         return Health(
-            # one stage of each pipeline tells a loss, all others 0
-            loss=float(loss) * self.spec.plan.pipeline_parallel_size / self.spec.world_size,
+            loss=self.world_loss(float(summed)),
             grad_norm=float(norm),
             parameter_sums=tuple(float(p.detach().double().sum()) for p in held if p.numel()),
         )
+
+    def world_loss(self, summed: float) -> float:
+        """The mean loss of the world, from the sum over its ranks: one stage of each pipeline tells a loss, all others 0."""
+        return summed * self.spec.plan.pipeline_parallel_size / self.spec.world_size
 
 
 def is_replicated(plan: ParallelPlan) -> bool:

@@ -17,6 +17,7 @@ from bench.facts.run import MeasurePolicy, RunSpec
 from bench.run.clock import StepClock
 from bench.run.preempt import Guard
 from bench.run.record import Record
+from bench.run.saving import Saver
 from bench.run.stopping import StoppingRule
 from bench.run.telemetry import Sampler
 from bench.run.train import Trainer
@@ -94,12 +95,13 @@ def agreed(word: Any) -> Any:
 
 @dataclass(frozen=True)
 class Watch:
-    """What looks on while windows are measured: of power and clocks, of being asked to stop, of how far it is, of what is kept."""
+    """What looks on while windows are measured: of power and clocks, being asked to stop, how far it is, what is kept and saved."""
 
     sampler: Sampler
     guard: Guard
     progress: Progress
     snapshot: Callable[[], None]  # collective
+    saver: Saver
 
 
 def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: Record, watch: Watch) -> None:
@@ -108,6 +110,7 @@ def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: R
     rule = StoppingRule(spec.measure, spec.tokens_per_step, typical_s)
     kept_s = 0.0
     while n_steps := agreed(rule.next_window(record.world_step_s)):
+        n_steps = watch.saver.cut(n_steps)
         with watch.sampler.window():
             step_s, window_s = run_window(trainer, clock, n_steps, watch.guard)
         record.step_s += step_s
@@ -117,6 +120,7 @@ def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: R
         watch.guard.has_measured = True
         if trainer.rank == 0:
             watch.progress(_progress_text(spec, record))
+        watch.saver.save_if_due()
         if sum(record.world_step_s) - kept_s >= max(SNAPSHOT_S, SNAPSHOT_STEPS * typical_s):
             watch.snapshot()
             kept_s = sum(record.world_step_s)

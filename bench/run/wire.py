@@ -9,7 +9,6 @@ import ctypes
 import fcntl
 import json
 import os
-import random
 import select
 import struct
 import sys
@@ -18,6 +17,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 NAMESPACES = Path("/run/netns")
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
@@ -44,7 +45,7 @@ def carry(wires: Sequence[tuple[tuple[str, str], tuple[str, str]]], delay_s: flo
     poll = select.epoll()
     for tap in there:
         poll.register(tap, select.EPOLLIN)
-    random_number = random.Random(0).random
+    random_number = np.random.default_rng(0).random
     while True:
         for tap, _ in poll.poll(_wait_s(there.values())):
             due = time.monotonic() + delay_s + jitter_s * random_number()

@@ -14,6 +14,7 @@ import yaml
 from bench.codec import decode_text, encode_text
 from bench.errors import BenchError, Preempted, UsageError
 from bench.facts.attempt import Status
+from bench.facts.checkpoint import STATES
 from bench.facts.result import Measured
 from bench.store.results import MEASURED, RESULT, write_whole
 
@@ -122,10 +123,21 @@ def kept_launches(run_dir: Path) -> dict[int, Measured]:
 
 def put_aside(run_dir: Path, k: int) -> None:
     """Nothing; what launch k has left no longer counts, and is still there."""
-    folders = [run_dir] if k == 0 else []
-    for folder in (*folders, run_dir / "log" / f"launch{k}"):
+    for folder in _folders(run_dir, k):
         if (file := folder / MEASURED).is_file():
             file.replace(_free(file.with_name("measured-elsewhere.json")))
+
+
+def _folders(run_dir: Path, k: int) -> tuple[Path, ...]:
+    """Where launch k may have worked."""
+    return (*([run_dir] if k == 0 else []), run_dir / "log" / f"launch{k}")
+
+
+def hand_on_states(run_dir: Path, k: int, launch_dir: Path) -> None:
+    """Nothing; the states that launch k has saved are now those of the launch in `launch_dir`, which goes on from them."""
+    for folder in _folders(run_dir, k):
+        if (states := folder / STATES).is_dir() and not (launch_dir / STATES).exists():
+            states.rename(launch_dir / STATES)
 
 
 def _free(path: Path) -> Path:

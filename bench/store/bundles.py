@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 from bench.errors import UsageError
+from bench.facts.checkpoint import STATES
 from bench.masking import masked_text
 from bench.store.attempts import LOCK
 
@@ -33,9 +34,10 @@ def write_bundle(run_dir: Path, file: Path) -> int:
 
 
 def bundled_files(run_dir: Path) -> list[Path]:
-    """Every plain file of the run, in the order of names; no links, which may lead out of it."""
+    """Every plain file of the run but saved states, in the order of names; no links, which may lead out of it."""
     plain = [path for path in run_dir.rglob("*") if path.is_file() and not path.is_symlink()]
     kept = [path for path in plain if not path.name.endswith(LEFT_OUT) and not path.name.startswith(LEFT_OUT_PREFIX)]
+    kept = [path for path in kept if STATES not in path.relative_to(run_dir).parts]
     return sorted(kept, key=lambda path: path.relative_to(run_dir).as_posix())
 
 

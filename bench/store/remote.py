@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.codec import decode_text, encode_text
 from bench.errors import StoreUnavailable, UsageError
+from bench.facts.checkpoint import STATES
 from bench.facts.mirror import MANIFEST_VERSION, CopyOutcome, Manifest, StoredFile, check_name, is_segment
 from bench.facts.mirror import check_uri as check_plain_uri
 from bench.store.objects import Store, cause_of, get, open_store, put, require_library, sha256_of, tried, within, write
@@ -84,11 +85,11 @@ def pull(uri: str, run_dir: Path, deadline_s: float = DEADLINE_S) -> CopyOutcome
 
 
 def finished_files(run_dir: Path) -> dict[str, StoredFile]:
-    """Every file of a run directory by its relative name, with its checksum: no links, nothing hidden or temporary."""
+    """Every file of a run directory by its relative name, with its checksum: no links, nothing hidden or temporary, no saved state."""
     found = {}
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()
-        is_passing = any(part.startswith(".") or part.endswith((".tmp", ".lock")) for part in name.split("/"))
+        is_passing = any(part.startswith(".") or part.endswith((".tmp", ".lock")) or part == STATES for part in name.split("/"))
         if path.is_file() and not is_passing and path.resolve() == run_dir.resolve() / name:
             found[check_name(name)] = StoredFile(sha256=sha256_of(path), size_bytes=path.stat().st_size)
     return found

@@ -57,10 +57,17 @@ def odd_override(rng: random.Random, keys: list[str]) -> str:
     return f"{key}{rng.choice(('=', '=', '=', '', '=='))}{value}"
 
 
-@pytest.mark.parametrize("n_inputs", [25, pytest.param(1_000, marks=(pytest.mark.slow, pytest.mark.timeout(3000)))])
-def test_a_command_line_ends_with_a_code_and_one_line(n_inputs: int, door: Door, capsys: pytest.CaptureFixture[str]) -> None:
+# a tenth of a second of one core each, most of it Hydra's: 10,000 in pieces, so that several cores can share them
+COMMAND_LINES = [
+    range(25),
+    *(pytest.param(range(i, i + 1_000), marks=(pytest.mark.slow, pytest.mark.timeout(3000))) for i in range(0, 10_000, 1_000)),
+]
+
+
+@pytest.mark.parametrize("seeds", COMMAND_LINES, ids=str)
+def test_a_command_line_ends_with_a_code_and_one_line(seeds: range, door: Door, capsys: pytest.CaptureFixture[str]) -> None:
     keys = [".".join(map(str, path)) for path in places(compose_plain([])) if all(isinstance(part, str) for part in path)]
-    for seed in range(n_inputs):
+    for seed in seeds:
         rng = random.Random(seed)
         overrides = [odd_override(rng, keys) for _ in range(rng.choice((1, 1, 2, 3)))]
         codes: list[int] = []

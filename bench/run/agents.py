@@ -1,61 +1,41 @@
-"""A round of a laboratory: some cases on so many hosts, measured one after another by the same ranks."""
+"""torchrun on every host of a laboratory, as an engine would start it on every machine."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.errors import WorkerError
 from bench.facts.lab import LabNetwork
 from bench.run.hosts import INTERFACE, Host, hosts
 from bench.run.launch import rank_variables
-from bench.store.results import write_config
 
 PORT = 29500
 HERE = (Host("", "127.0.0.1"),)
 
 
-@dataclass(frozen=True)
-class Round:
-    """Where a round runs, and what."""
+def run_on_hosts(network: LabNetwork | None, n_hosts: int, ranks_per_host: int, folder: Path, timeout_s: float) -> None:
+    """Nothing; ranks on so many hosts have done what lies in the folder. Without a network the one host is this machine.
 
-    folder: Path
-    network: LabNetwork | None  # None: on this machine's own loopback, one host
-    n_hosts: int
-    ranks_per_host: int
-    points: Mapping[str, dict[str, Any]]  # composed configurations
-    timeout_s: float
-
-    def run(self) -> None:
-        """Nothing; every point has left what it measured in a folder of its own, and the ranks what they saw of their links.
-
-        Raises WorkerError where a host ends with another exit code than 0, or too late.
-        """
-        for name, plain in self.points.items():
-            write_config(self.folder / name, plain)
-        write_config(self.folder, next(iter(self.points.values())))
-        (self.folder / "log").mkdir(exist_ok=True)
-        made = hosts(self.network, self.n_hosts) if self.network else nullcontext(HERE)
-        with made as here, _agents(self.folder, here, self.ranks_per_host) as agents:
-            _wait(agents, self)
+    Raises WorkerError where a host ends with another exit code than 0, or too late.
+    """
+    made = hosts(network, n_hosts) if network else nullcontext(HERE)
+    with made as here, _agents(folder, here, ranks_per_host) as agents:
+        _wait(agents, folder, timeout_s)
 
 
-def _wait(agents: Sequence[subprocess.Popen[bytes]], work: Round) -> None:
-    until, log = time.monotonic() + work.timeout_s, work.folder / "log"
-    while any(agent.poll() is None for agent in agents):
-        if any(agent.poll() for agent in agents):
-            break
+def _wait(agents: Sequence[subprocess.Popen[bytes]], folder: Path, timeout_s: float) -> None:
+    until, log = time.monotonic() + timeout_s, folder / "log"
+    while any(agent.poll() is None for agent in agents) and not any(agent.poll() for agent in agents):
         if time.monotonic() > until:
-            raise WorkerError(f"lab: {work.folder.name} was not done within lab.timeout_s {work.timeout_s:g}; see {log}")
+            raise WorkerError(f"lab: {folder.name} was not done within lab.timeout_s {timeout_s:g}; see {log}")
         time.sleep(0.1)
     if failed := [i for i, agent in enumerate(agents) if agent.poll()]:
-        raise WorkerError(f"lab: host {failed[0]} of {work.folder.name} has failed; see {log}")
+        raise WorkerError(f"lab: host {failed[0]} of {folder.name} has failed; see {log}")
 
 
 @contextmanager
