@@ -23,7 +23,7 @@ from bench.run.wire import NAMESPACES, READY
 INTERFACE = "eth0"
 MTU = 9000
 HEADER_SHARE = 9014 / 8948  # Ethernet, IP and TCP headers with time stamps, over the payload of a full frame
-BURST_BYTES = 32768
+BURST_BYTES = 10240  # one full frame: what a link that was idle may send at once, and is not charged for
 LONGEST_QUEUE_S = 2.0  # nothing is dropped: TCP's recovery would be measured with the link
 PREFIX = "lab"
 
