@@ -13,6 +13,7 @@ from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.plan import ParallelPlan
 from bench.facts.profile import PROFILE_VERSION, DeviceProfile, SliceMeasurement, SliceSpec
+from bench.facts.progress import unheard
 from bench.facts.shard import local_shape
 from bench.report.terminal import ProgressLine
 from bench.run.collectives import communication_library, leave_world, nodes_of_ranks, probe_collectives
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> DeviceProfile | None:
     """The profile on rank 0, None on the others, which are needed for the collectives and then leave."""
-    tell = progress or (lambda _: None)
+    tell = progress or unheard
     backend, threads = find_backend(_given(config.device.backend)), _threads(config, place.local_world_size)
     join_world(place, backend is Backend.CPU, threads, config.measure.collective_timeout_s)
     device = LocalDevice(backend, place.local_rank)
@@ -66,7 +67,7 @@ def time_slice(config: Config, place: RankPlace, progress: ProgressLine | None) 
     join_world(RankPlace(rank=0, local_rank=place.local_rank, world_size=1, local_world_size=1), backend is Backend.CPU, threads)
     device = LocalDevice(backend, place.local_rank)
     spec = slice_spec(config, slice_precision(backend, _given(config.train.precision)))
-    measured = measure_slice(spec, device, threads, capture_environment(device, 1), progress or (lambda _: None))
+    measured = measure_slice(spec, device, threads, capture_environment(device, 1), progress or unheard)
     if progress:
         progress.close()
     return measured
