@@ -74,8 +74,9 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser: Any, report
 def test_the_words_of_a_chart_can_be_read_on_a_phone_and_stay_inside(browser: Any, report: Path) -> None:
     words = Opened(browser, report, 390).page.evaluate(
         """[...document.querySelectorAll("svg.chart text")].map(text => {
-            const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
-            return [parseFloat(getComputedStyle(text).fontSize) * all.width / text.ownerSVGElement.viewBox.baseVal.width, own.left - all.left, all.right - own.right, text.textContent];
+            const own = text.getBoundingClientRect(), svg = text.ownerSVGElement, all = svg.getBoundingClientRect();
+            const size = parseFloat(getComputedStyle(text).fontSize) * all.width / svg.viewBox.baseVal.width;
+            return [size, own.left - all.left, all.right - own.right, text.textContent];
         })"""
     )
     assert min(size for size, *_ in words) > 8  # CSS pixels; they were 5
