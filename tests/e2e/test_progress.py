@@ -23,6 +23,7 @@ VERBS = {
     "decide": ("decide", "experiment=rent_or_build", "out=e"),
 }
 SLOW_VERBS = {"backtest": ("backtest",), "fit-priors": ("fit-priors", "out=prior.yaml")}
+LIMIT_S = 800  # of the slowest verb on a busy machine; alone it takes a minute
 LEFT = re.compile(r"\w+: .*(about|at most) \d[\d.]* (s|min) left")
 
 
@@ -44,7 +45,10 @@ def on_a_terminal(*arguments: str, cwd: Path) -> str:
     ) as process:
         os.close(terminal)
         reader.start()
-        process.communicate(timeout=280)
+        try:
+            process.communicate(timeout=LIMIT_S)
+        finally:
+            process.kill()
     reader.join(10)
     os.close(controller)
     text = seen.decode()
@@ -57,6 +61,7 @@ def lasting(text: str) -> list[str]:
     return [line.split("\r\033[K")[-1] for line in text.replace("\r\n", "\n").split("\n")]
 
 
+@pytest.mark.timeout(LIMIT_S + 60)
 @pytest.mark.parametrize(
     "arguments",
     [*VERBS.values(), *(pytest.param(v, marks=pytest.mark.slow) for v in SLOW_VERBS.values())],
