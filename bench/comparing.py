@@ -10,7 +10,7 @@ from typing import Any
 from bench.codec import encode
 from bench.config.compose import compose, compose_plain, load
 from bench.config.schema import Config
-from bench.contrast import contrast
+from bench.contrast import SOUGHT_FRACTION, contrast
 from bench.errors import UsageError
 from bench.facts.comparison import Comparison, Difference
 from bench.facts.measurement import Estimate, Measurement
@@ -60,13 +60,14 @@ def comparison(first: NamedRun, second: NamedRun, config: Config, force: bool = 
     reasons = tuple(unlike(first, second))
     if reasons and not force:
         raise UsageError(f"{second.name} against {first.name}: {reasons[0]}; compare like with like, or add --force")
+    gate = gate_fraction(config.gate)
     return Comparison(
         first=first.name,
         second=second.name,
         differences=tuple(differences(first.result, second.result)),
         unlike=reasons,
-        contrast=contrast(first.launches, second.launches, config.compare.noise_floor),
-        gate_fraction=gate_fraction(config.gate),
+        contrast=contrast(first.launches, second.launches, config.compare.noise_floor, gate or SOUGHT_FRACTION),
+        gate_fraction=gate,
     )
 
 

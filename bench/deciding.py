@@ -26,6 +26,7 @@ from bench.facts.units import SECONDS_PER_DAY
 from bench.forecast import calibrations
 from bench.report.decision_page import decision_page
 from bench.report.decision_tables import decision_report
+from bench.report.terminal import tracked
 from bench.simulation import Hazard, simulated_fractions
 from bench.store.decisions import refuse_to_overwrite, write_decision
 from bench.store.results import make_run_dir, read_result, write_config
@@ -57,9 +58,11 @@ def decide(*overrides: str) -> tuple[Decision, Path]:
 
 def decision_of(config: Config, scenario: Scenario, measurement: Measurement | None) -> Decision:
     """The options worked out and held against one another."""
-    entries = with_common_share([entry_of(config, option, measurement) for option in scenario.options.values()])
+    options = tracked(tuple(scenario.options.values()), "options", lambda option: option.name)
+    entries = with_common_share([entry_of(config, option, measurement) for option in options])
     scores = drawn(assumptions(entries), scenario.n_samples, scenario.seed)
-    forecasts = tuple(option_forecast(entry, scenario, scores, simulated(entry, scenario.seed)) for entry in entries)
+    simulating = tracked(entries, "simulating", lambda entry: entry.option.name)
+    forecasts = tuple(option_forecast(entry, scenario, scores, simulated(entry, scenario.seed)) for entry in simulating)
     by_name = {key: (entry, done) for key, entry, done in zip(scenario.options, entries, forecasts, strict=True)}
     told = [p for entry in entries for p in entry.predictions]
     pair = (by_name[scenario.first], by_name[scenario.second]) if scenario.first and scenario.second else None

@@ -1,6 +1,7 @@
 """The verbs that predict: one target or a table of rows, the plan search, the back-test and the fit behind them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.accuracy import accuracy, fitted_prior
@@ -26,6 +27,7 @@ from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.published import RowPrediction
 from bench.facts.scaling import ScalingCurve, WhatIf
 from bench.report.accuracy_tables import accuracy_page
+from bench.report.terminal import tracked
 from bench.store.forecasts import write_forecast, write_plans
 from bench.store.priors import prior_text
 from bench.store.profiles import read_profile, read_slice
@@ -53,7 +55,7 @@ def projections(config: Config, measurement: Measurement | None) -> tuple[tuple[
     """A prediction for every cluster that the target fits on, and a sentence for every other."""
     done: list[Prediction] = []
     left_out: list[str] = []
-    for cluster, calibration in calibrations(config, measurement):
+    for cluster, calibration in tracked(calibrations(config, measurement), "projecting", _cluster_name):
         rental = config.price.rental_usd_per_device_hour.get(cluster.device.name)
         try:
             done.append(project(config.target, cluster, calibration, config.stack, rental))
@@ -64,14 +66,14 @@ def projections(config: Config, measurement: Measurement | None) -> tuple[tuple[
 
 def scalings(config: Config, measurement: Measurement | None) -> tuple[ScalingCurve, ...]:
     """How the target scales over the devices of every cluster."""
-    known = calibrations(config, measurement)
+    known = tracked(calibrations(config, measurement), "scaling", _cluster_name)
     curves = (scaling_curves(config.target, cluster, config.stack, calibration.posterior) for cluster, calibration in known)
     return tuple(curve for both in curves for curve in both)
 
 
 def what_ifs(config: Config, measurement: Measurement | None) -> tuple[WhatIf, ...]:
     """A grid of every cluster that the target fits: parts of it, slower and faster links."""
-    known = calibrations(config, measurement)
+    known = tracked(calibrations(config, measurement), "other sizes and links", _cluster_name)
     grids = (what_if(config.target, cluster, config.stack, calibration.posterior) for cluster, calibration in known)
     return tuple(grid for grid in grids if grid)
 
@@ -86,6 +88,10 @@ def calibrations(config: Config, measurement: Measurement | None) -> list[tuple[
         observed = observed_of(config.prior, cluster, given or kept_profile(cluster.device), slices)
         known.append((cluster, calibrate(config.prior, measurement, device, cluster.device, observed)))
     return known
+
+
+def _cluster_name(known: tuple[Cluster, Calibration]) -> str:
+    return known[0].name
 
 
 def observed_of(prior: Prior, cluster: Cluster, profile: DeviceProfile | None, slices: Sequence[SliceMeasurement]) -> Observed:
@@ -119,7 +125,7 @@ def plan(*overrides: str) -> tuple[tuple[PlanSearch, ...], Path]:
     """The plan search of the target on every cluster, and the directory that keeps it. Raises DoesNotFit where a cluster has no plan."""
     config = compose(overrides)
     posterior = condition(config.prior, None)
-    found = tuple(plan_search(config.target, cluster, config.stack, posterior) for cluster in config.clusters)
+    found = tuple(plan_search(config.target, c, config.stack, posterior) for c in tracked(config.clusters, "searching", lambda c: c.name))
     run_dir = make_run_dir(config.out, "plan")
     write_plans(run_dir, found)
     return found, run_dir
@@ -128,7 +134,7 @@ def plan(*overrides: str) -> tuple[tuple[PlanSearch, ...], Path]:
 def backtest(*overrides: str) -> Accuracy:
     """The score on every published run, its source left out; the page of it is written to `out` where that is given."""
     config = compose(overrides)
-    score = accuracy()
+    score = accuracy(partial(tracked, phase="fitting without"))
     if config.out:
         write_file(Path(config.out), accuracy_page(score))
     return score
@@ -138,7 +144,7 @@ def fit_priors(*overrides: str) -> Path:
     """Where the prior fitted to the published runs has been written: `out`, or its place in conf/."""
     config = compose(overrides)
     file = Path(config.out) if config.out else conf_dir() / "prior" / "published.yaml"
-    prior, _ = fitted_prior(published_rows())
+    prior, _ = fitted_prior(published_rows(), partial(tracked, phase="fitting without"))
     write_file(file, prior_text(prior))
     return file
 

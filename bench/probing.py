@@ -1,7 +1,7 @@
 """Probe and slice as one rank does them: which plan is meant, what it runs on a device, and who measures what."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.plan import ParallelPlan
 from bench.facts.profile import PROFILE_VERSION, DeviceProfile, NetworkProbe, NodeLink, SliceMeasurement, SliceSpec
+from bench.facts.progress import Progress, unheard
 from bench.facts.shard import local_shape
 from bench.report.terminal import ProgressLine
 from bench.run.collectives import communication_library, leave_world, nodes_of_ranks, probe_collectives, probe_links
@@ -31,7 +32,7 @@ SICK_LIMIT = 0.7  # of the median link
 
 def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> DeviceProfile | None:
     """The profile on rank 0, None on the others, which are needed for the collectives and then leave."""
-    tell = progress or (lambda _: None)
+    tell = progress or unheard
     backend, threads = find_backend(_given(config.device.backend)), _threads(config, place.local_world_size)
     device = _joined(config, place, backend, threads)
     environment, network = capture_environment(device, place.world_size), probe_network(config, device, place, tell)
@@ -68,11 +69,11 @@ def probe_lab(config: Config, place: RankPlace) -> NetworkProbe:
     device = _joined(config, place, Backend.CPU, _threads(config, place.local_world_size))
     nodes = nodes_of_ranks(place)
     if len(set(nodes)) == 2:
-        return probe_network(config, device, place, lambda _: None)
+        return probe_network(config, device, place, unheard)
     return NetworkProbe(n_nodes=len(set(nodes)), collectives=(), absent=(), links=probe_links(config.probe, device, nodes))
 
 
-def probe_network(config: Config, device: LocalDevice, place: RankPlace, tell: Callable[[str], None]) -> NetworkProbe:
+def probe_network(config: Config, device: LocalDevice, place: RankPlace, tell: Progress) -> NetworkProbe:
     """Collectives over every kind of group and the link of every node, the same on every rank."""
     nodes = nodes_of_ranks(place)
     points, lacking = probe_collectives(config.probe, device, nodes, tell)
@@ -100,7 +101,7 @@ def time_slice(config: Config, place: RankPlace, progress: ProgressLine | None) 
     join_world(RankPlace(rank=0, local_rank=place.local_rank, world_size=1, local_world_size=1), backend is Backend.CPU, threads)
     device = LocalDevice(backend, place.local_rank)
     spec = slice_spec(config, slice_precision(backend, _given(config.train.precision)))
-    measured = measure_slice(spec, device, threads, capture_environment(device, 1), progress or (lambda _: None))
+    measured = measure_slice(spec, device, threads, capture_environment(device, 1), progress or unheard)
     if progress:
         progress.close()
     return measured

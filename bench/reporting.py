@@ -16,7 +16,7 @@ from bench.report.decision_page import decision_sections
 from bench.report.forecast_charts import Like
 from bench.report.html import Section, page
 from bench.report.run_page import outlook_section, panel_data, plans_section, profile_section, run_figures, run_sections
-from bench.report.terminal import tell
+from bench.report.terminal import tell, tracked
 from bench.store.decisions import DECISION, read_decision
 from bench.store.forecasts import PLANS, read_plans
 from bench.store.profiles import PROFILE, read_profile
@@ -35,7 +35,7 @@ def report(*arguments: str) -> Path:
     if not runs:
         raise UsageError("report: no run is named; give run directories, as in bench report runs/bench/20261125T120000Z-ab12")
     results = [read_result(file) for run in runs if (file := _result_of(run))]
-    sections = [section for run in runs for section in _sections(run)]
+    sections = [section for run in tracked(runs, "reading") for section in _sections(run)]
     if not sections:
         raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS} or {DECISION}; give a run directory")
     file = Path(config.out) if config.out else runs[0] / PAGE

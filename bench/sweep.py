@@ -1,7 +1,7 @@
 """Many configurations, each measured in processes of its own; what is finished stays, whatever happens to the rest."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bench.facts.sweep import Sweep, SweepPoint
 from bench.jobs import job_at
 from bench.report.markdown import markdown_table
 from bench.report.sweep_tables import sweep_table
-from bench.report.terminal import tell
+from bench.report.terminal import Pace, announce, tell
 from bench.store.attempts import held, read_status
 from bench.store.results import open_run_dir
 from bench.store.sweeps import begin_sweep, read_list, read_sweep, write_sweep
@@ -35,31 +35,34 @@ def sweep(*overrides: str) -> tuple[Sweep, Path]:
     own = [text for text in overrides if text.startswith(OF_THE_SWEEP)]
     config = compose(own)
     points = points_of([text for text in overrides if text not in own], config.sweep)
-    _check(points)
+    launches = _launches(points)
     folder = open_run_dir(config.out, config.name)
     try:
         with held(folder), copies(config.results_uri, folder, [point.name for point in points]) as copy:
             begin_sweep(folder, points)
-            _rounds(folder, points, config.sweep, copy)
+            _rounds(folder, points, launches, config.sweep, copy)
             return _write(folder, points), folder
     except OSError as error:
         raise StoreError(f"out: {folder} cannot be written ({error.strerror}); make room, run the same command again") from None
 
 
-def _rounds(folder: Path, points: Sequence[SweepPoint], policy: SweepPolicy, copy: Copy) -> None:
-    """Nothing; every point is finished or has failed."""
+def _rounds(folder: Path, points: Sequence[SweepPoint], launches: Mapping[str, int], policy: SweepPolicy, copy: Copy) -> None:
+    """Nothing; every point is finished or has failed. `launches`: how many each point wants, by its name."""
+    pace, n_done = Pace(), 0
     for turn in count():
         if not (still_open := [point for point in points if _is_open(folder / point.name)]):
             return
+        n = n_done + sum(max(1, launches[point.name] - turn) for point in still_open)
         order = np.random.default_rng((policy.seed, turn)).permutation(len(still_open))
         for place, i in enumerate(order):
             point = still_open[i]
-            tell(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(point.overrides)}")
+            announce(f"round {turn + 1}, {place + 1} of {len(still_open)}: {' '.join(point.overrides)}", pace.left(n_done, n))
             try:
                 _one_launch(folder / point.name, point, policy)
             finally:
                 copy(point.name)
                 _write(folder, points)
+            n_done += 1
 
 
 def points_of(overrides: Sequence[str], policy: SweepPolicy) -> tuple[SweepPoint, ...]:
@@ -74,10 +77,11 @@ def points_of(overrides: Sequence[str], policy: SweepPolicy) -> tuple[SweepPoint
     return tuple(SweepPoint(name=name, overrides=texts) for name, texts in zip(names, combined, strict=True))
 
 
-def _check(points: Sequence[SweepPoint]) -> None:
-    """Nothing; raises UsageError for a key or an option that is not there, which no point is to be blamed for."""
-    for point in points:
-        compose_plain(point.overrides)
+def _launches(points: Sequence[SweepPoint]) -> dict[str, int]:
+    """The launches of each point. Raises UsageError for a key or an option that is not there, which no point is to be blamed for."""
+    plain = {point.name: compose_plain(point.overrides) for point in points}
+    asked = {name: one["measure"]["launches"] for name, one in plain.items()}
+    return {name: n if isinstance(n, int) else 1 for name, n in asked.items()}  # of what is no number the point will say so
 
 
 def _is_open(run_dir: Path) -> bool:

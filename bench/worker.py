@@ -24,6 +24,7 @@ from bench.facts.checkpoint import STATES
 from bench.facts.hardware import Backend
 from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
+from bench.facts.progress import unheard
 from bench.facts.result import Measured
 from bench.probing import probe, probe_lab, time_slice
 from bench.report.terminal import ProgressLine
@@ -88,7 +89,7 @@ def measure(config: Config, place: RankPlace, progress: ProgressLine | None, lau
 
     Rank 0 leaves it in its launch directory, and meanwhile what was measured so far; a trace that was asked for goes there too.
     """
-    tell, guard.grace_s = progress or (lambda _: None), config.measure.grace_s
+    tell, guard.grace_s = progress or unheard, config.measure.grace_s
     backend = find_backend(None if config.device.backend == "auto" else config.device.backend)
     asked = config.device.threads_per_rank
     threads = max(1, n_cores() // place.local_world_size) if asked == "auto" else asked

@@ -24,6 +24,9 @@ class Contrast:
     noise_floor_fraction: float  # the smallest change that could have been told: half of the interval
     between_launch: Figure  # standard deviation between launches over their mean, measured where several tell
     n_launches: tuple[int, int]
+    sought_fraction: float  # the change that should be found: the gate's, or 3 %
+    power: float  # chance that such a comparison finds it
+    n_launches_needed: int | None  # of each run, that would find it in 95 of 100; None: too many
 
     def __post_init__(self) -> None:
         low, change, high = self.low, self.change_fraction, self.high

@@ -9,6 +9,7 @@ from bench.report.tables import Table
 
 ABSENT = "-"
 MOST_SHOWN = 70  # characters of a value
+FINDS_IT = 0.95  # of such comparisons; less is said
 
 
 def comparison_tables(comparisons: Sequence[Comparison]) -> tuple[Table, ...]:
@@ -47,18 +48,24 @@ def _notes(comparisons: Sequence[Comparison]) -> list[str]:
     contrasts = [c.contrast for c in comparisons]
     notes = list(dict.fromkeys(_between(c) for c in contrasts))
     if any(c.verdict is Verdict.CANNOT_TELL for c in contrasts):
-        notes.append(
-            "Cannot tell: the interval holds no change. A change smaller than the noise floor is not seen; more launches see less."
-        )
-    blind = [c for c in comparisons if c.gate_fraction is not None and c.contrast.noise_floor_fraction > -c.gate_fraction]
-    if blind:
-        floor = percent(max(c.contrast.noise_floor_fraction for c in blind), 2)
-        notes.append(
-            f"warning: a loss as large as the gate may pass unseen: the noise floor is {floor}; use measure.launches=3 on both sides"
-        )
+        notes.append("Cannot tell: the interval holds no change, which is not to say that there is none.")
+    notes += list(dict.fromkeys(_missed(c) for c in comparisons if c.contrast.power < FINDS_IT))
     if len(comparisons) > 1:
         notes.append(f"{len(comparisons)} comparisons, each with its own chance of a false verdict: 1 in 20 at 95 %.")
     return notes
+
+
+def _missed(c: Comparison) -> str:
+    """How often a change that matters passes unseen, and what would see it."""
+    of, n = c.contrast, c.contrast.n_launches_needed
+    what, missed = f"{100 * of.sought_fraction:g} %", 100 * (1 - of.power)
+    way = (
+        f"measure.launches={n} on both sides would miss it in 5 at most"
+        if n
+        else "20 launches would not do: let the machine do nothing else"
+    )
+    change = "A change of" if c.gate_fraction is None else "warning: a loss of"
+    return f"{change} {what} would be missed in {missed:.0f} of 100 such comparisons; {way}."
 
 
 def _between(c: Contrast) -> str:

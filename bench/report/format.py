@@ -1,6 +1,7 @@
 """Numbers for people: the only place where ms, GiB, TFLOP/s and % appear."""
 
 from bench.facts.figure import Interval
+from bench.facts.progress import TimeLeft
 from bench.facts.units import GIB
 
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -50,6 +51,30 @@ def seconds(value: float) -> str:
     ('12.3 ms', '75.0 s')
     """
     return f"{significant(value * 1e3)} ms" if value < 1 else f"{significant(value)} s"
+
+
+def duration(value: float) -> str:
+    """Seconds to be waited, in one unit.
+
+    >>> duration(0.2), duration(89.6), duration(100.0), duration(10_000.0)
+    ('1 s', '90 s', '2 min', '2.8 h')
+    """
+    if value <= 90:
+        return f"{max(1, round(value))} s"
+    return f"{value / 60:.0f} min" if value <= 5400 else f"{value / 3600:.1f} h"
+
+
+def time_left(left: TimeLeft) -> str:
+    """What is still to be waited; an expectation beyond what it takes at most is none.
+
+    >>> time_left(TimeLeft(expected_s=12, most_s=40)), time_left(TimeLeft(expected_s=50, most_s=40)), time_left(TimeLeft(expected_s=5))
+    ('about 12 s left, at most 40 s', 'at most 40 s left', 'about 5 s left')
+    """
+    if left.most_s is None:
+        return "" if left.expected_s is None else f"about {duration(left.expected_s)} left"
+    if left.expected_s is None or left.expected_s >= left.most_s:
+        return f"at most {duration(left.most_s)} left"
+    return f"about {duration(left.expected_s)} left, at most {duration(left.most_s)}"
 
 
 def gibibytes(value: float) -> str:

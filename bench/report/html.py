@@ -1,7 +1,6 @@
 """A report as one page: no network, nothing beside it; readable on a phone, on paper, in the dark, and by ear."""
 
 import base64
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from bench.report.svg import TONES, svg
 from bench.report.tables import Table
 
 PAGE = Path(__file__).parent / "page"
+SHORT_LINE = 18  # letters of a figure that is not broken in a cell
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Section:
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     panel: str = ""  # JSON for the script of the page
+    is_folded: bool = False  # each table is a line that opens; on paper all are open
 
     @property
     def anchor(self) -> str:
@@ -70,5 +71,10 @@ def legend(chart: Chart) -> list[tuple[int, str, str]]:
 
 
 def paragraphs(cell: str) -> Markup:
-    """A cell of a table, its lines apart."""
-    return Markup("<br>").join(html.escape(line) for line in cell.split("\n"))
+    """A cell of a table, its lines apart; a figure with its interval stays on one."""
+    return Markup("<br>").join(_line(line) for line in cell.split("\n"))
+
+
+def _line(text: str) -> Markup:
+    is_figure = text[:1].isdigit() and " " in text and len(text) <= SHORT_LINE
+    return Markup('<span class="short">{}</span>').format(text) if is_figure else Markup.escape(text)

@@ -8,7 +8,7 @@ from bench.facts.measurement import Measurement, RankSamples
 from bench.facts.profile import DeviceProfile, ProbeKind, ProbeSamples
 from bench.facts.units import GIB
 from bench.report.chart import Axis, Chart, Kind, Series, Span
-from bench.report.format import scaled, seconds, significant
+from bench.report.format import gibibytes, scaled, seconds, significant
 
 MS = 1e3
 MOST_BINS = 40
@@ -118,7 +118,7 @@ def memory(m: Measurement) -> Chart:
     return Chart(
         "memory",
         "What fills the memory, by rank",
-        f"Summed tensor by tensor; the peak of the fullest rank is {scaled(peak, 'B')}"
+        f"Summed tensor by tensor; the peak of the fullest rank is {gibibytes(peak)}"
         f"{' (resident: torch counts no activations on a CPU)' if m.backend == 'cpu' else ''}.",
         Axis("GiB"),
         Axis("", categories=tuple(f"rank {use.rank}" for use in m.memory)),

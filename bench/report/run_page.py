@@ -37,7 +37,7 @@ def run_figures(result: Result) -> tuple[Figure, ...]:
     mfu = (
         Figure("MFU", percent(u.mfu_causal), f"{percent(u.mfu_full)} with attention counted in full", "measured")
         if u.mfu_causal is not None
-        else Figure("MFU", "n/a", u.peak_source, "measured")
+        else Figure("MFU", "n/a", u.peak_source, "")
     )
     return (
         Figure("tokens/s here", significant(e.value, 4), interval, "measured"),

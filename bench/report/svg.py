@@ -8,9 +8,11 @@ from bench.report.chart import Axis, Chart, Kind, Series, Span, limits, ticks
 from bench.report.format import short
 
 WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
-BAR_HEIGHT, CATEGORY_LEFT = 30, 190
+LEFT, RIGHT, TOP, BOTTOM = 84, 16, 16, 44  # room for the larger letters of a phone
+BAR_HEIGHT, CATEGORY_LEFT = 30, 230
+WORD_ROOM = 0.12  # of the height, above what is drawn, for words on spans
 MOST_MARKS = 400  # points that can be pointed at; beyond it a line alone is drawn
+MANY_MARKS = 24  # points of a line; more are seen only when pointed at
 TONES = 8
 
 Scale = Callable[[float], float]
@@ -25,11 +27,14 @@ def _plotted(chart: Chart) -> str:
     xs = [v for s in chart.series for v in s.x] + [v for span in chart.spans for v in (span.begin, span.end)]
     ys = [v for s in chart.series for v in (*s.y, *s.low, *s.high)]
     x_ends, y_ends = limits(xs, chart.x), limits(ys, chart.y)
+    if chart.spans and not chart.y.is_log:
+        y_ends = (y_ends[0], y_ends[1] + WORD_ROOM * (y_ends[1] - y_ends[0]))
     x = _scale(x_ends, (LEFT, WIDTH - RIGHT), chart.x.is_log)
     y = _scale(y_ends, (HEIGHT - BOTTOM, TOP), chart.y.is_log)
     parts = [*_grid(chart, x_ends, y_ends, x, y), *(_span(span, x) for span in chart.spans)]
     parts += [band for s in chart.series for band in _band(s, x, y)]
     parts += [mark for s in chart.series for mark in _marks(s, x, y)]
+    parts += [_word(span, x) for span in chart.spans]
     return _element(chart, HEIGHT, parts)
 
 
@@ -56,7 +61,7 @@ def _grid(chart: Chart, x_ends: tuple[float, float], y_ends: tuple[float, float]
     yield f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(chart.x.label)}</text>'
     middle = (TOP + floor) / 2
     yield (
-        f'<text class="label" x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})">{escape(chart.y.label)}</text>'
+        f'<text class="label" x="18" y="{middle}" text-anchor="middle" transform="rotate(-90 18 {middle})">{escape(chart.y.label)}</text>'
     )
 
 
@@ -68,10 +73,13 @@ def _labelled(axis: Axis, ends: tuple[float, float]) -> list[tuple[float, str]]:
 
 def _span(span: Span, x: Scale) -> str:
     begin, end, floor = x(span.begin), x(span.end), HEIGHT - BOTTOM
-    word = f'<text class="tick" x="{begin + 4:.1f}" y="{TOP + 12}">{escape(span.label)}</text>'
     if end - begin < 1:
-        return f'<line class="mark" x1="{begin:.1f}" x2="{begin:.1f}" y1="{TOP}" y2="{floor}"/>{word}'
-    return f'<rect class="stretch" x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{floor - TOP}"/>{word}'
+        return f'<line class="mark" x1="{begin:.1f}" x2="{begin:.1f}" y1="{TOP}" y2="{floor}"/>'
+    return f'<rect class="stretch" x="{begin:.1f}" y="{TOP}" width="{end - begin:.1f}" height="{floor - TOP}"/>'
+
+
+def _word(span: Span, x: Scale) -> str:
+    return f'<text class="tick" x="{x(span.begin) + 4:.1f}" y="{TOP + 12}">{escape(span.label)}</text>'
 
 
 def _band(s: Series, x: Scale, y: Scale) -> Iterable[str]:
@@ -95,7 +103,8 @@ def _marks(s: Series, x: Scale, y: Scale) -> Iterable[str]:
         for i, (a, b, label) in enumerate(zip(s.x, s.y, _labels(s), strict=True)):
             if s.kind is Kind.POINTS and s.low:
                 yield f'<line class="whisker {tone}" x1="{x(a):.1f}" x2="{x(a):.1f}" y1="{y(s.low[i]):.1f}" y2="{y(s.high[i]):.1f}"/>'
-            shape = f'<circle class="dot {tone}{" hollow" if s.dotted else ""}" cx="{x(a):.1f}" cy="{y(b):.1f}"'
+            kind = " faint" if s.kind is Kind.LINE and len(s.x) > MANY_MARKS else " hollow" if s.dotted else ""
+            shape = f'<circle class="dot {tone}{kind}" cx="{x(a):.1f}" cy="{y(b):.1f}"'
             yield f'{shape} r="{3.5 if s.kind is Kind.POINTS else 2.5}"><title>{escape(label)}</title></circle>'
 
 

@@ -3,6 +3,7 @@
 Sizes, times and bandwidths are those of NVIDIA's nccl-tests. Every group has its own communicator and its own timeout.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed import ProcessGroup
 
 from bench.facts.profile import Absent, Collective, CollectivePoint, GroupAxis, NodeLink, ProbePolicy, RepeatPolicy, bus_factor
+from bench.facts.progress import Progress, extrapolated
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice
 from bench.run.exchange_payload import EXCHANGES, ITEM_BYTES, Payload
@@ -79,7 +81,7 @@ def buffer_sizes(policy: ProbePolicy, free_bytes: int) -> list[int]:
 
 
 def probe_collectives(
-    policy: ProbePolicy, device: LocalDevice, node_of: Sequence[int], tell: Callable[[str], None]
+    policy: ProbePolicy, device: LocalDevice, node_of: Sequence[int], tell: Progress
 ) -> tuple[tuple[CollectivePoint, ...], tuple[Absent, ...]]:
     """Every collective at every size over every group, the same on every rank; and what this backend lacks.
 
@@ -90,8 +92,10 @@ def probe_collectives(
     free_bytes = min(_gathered(device.free_memory_bytes(len(node_of)), None))
     points: list[CollectivePoint] = []
     absent: list[Absent] = []
-    for group, collective in ((g, c) for g in find_groups(node_of) for c in Collective):
-        tell(f"collectives: {collective} over {len(group.ranks)} ranks, {group.axis}")
+    cases, begun = [(group, collective) for group in find_groups(node_of) for collective in Collective], time.perf_counter()
+    for i, (group, collective) in enumerate(cases):
+        left = extrapolated(time.perf_counter() - begun, i, len(cases))
+        tell(f"collectives: {i + 1} of {len(cases)}, {collective} over {len(group.ranks)} ranks, {group.axis}", left)
         told = _probe_one(policy, device, group, collective, buffer_sizes(policy, free_bytes))
         points += [p for p in told if isinstance(p, CollectivePoint)]
         absent += [a for a in told if isinstance(a, Absent)]

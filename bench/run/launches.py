@@ -67,7 +67,7 @@ def pooled(launches: Sequence[Measurement], target_ci: float) -> Measurement:
 
 def _wide(estimate: Estimate, target_ci: float) -> tuple[MeasurementWarning, ...]:
     width = estimate.half_width_fraction
-    text = f"interval +-{width:.1%} over launches is wider than the target of {target_ci:.1%}"
+    text = f"interval +-{width:.2%} over launches is wider than the target of {target_ci:.2%}"
     return (MeasurementWarning(kind=WarningKind.WIDE_INTERVAL, text=text),) if width > target_ci else ()
 
 

@@ -16,6 +16,7 @@ from bench.errors import Preempted
 from bench.facts.breakdown import StepBreakdown
 from bench.facts.measurement import Estimate, LateStep, MeasureEnd, Measurement, RankSamples, Spread
 from bench.facts.meter import Meter
+from bench.facts.progress import Progress
 from bench.facts.run import RunSpec
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice
@@ -30,7 +31,7 @@ from bench.run.sources import find_source
 from bench.run.stopping import MOST_STEPS_PER_WINDOW
 from bench.run.telemetry import Sampler, totals
 from bench.run.train import Trainer
-from bench.run.windows import Progress, Watch, foreign_load, measure_windows, no_garbage_collection, warm_up
+from bench.run.windows import Watch, foreign_load, measure_windows, no_garbage_collection, warm_up
 
 TRACED_STEPS = 3
 

@@ -1,5 +1,6 @@
 """What one device does alone: matrix products, attention, memory, launches, optimizer; each timed until its median is known."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ import torch
 
 from bench.facts.hardware import Backend, Precision
 from bench.facts.profile import Absent, Cache, ProbePolicy, ProbeSamples, WorkUnit
+from bench.facts.progress import Progress, extrapolated
 from bench.facts.units import KIB
 from bench.run.devices import LocalDevice, has_fast_bf16
 from bench.run.probe_cases import Case, PlanWork, all_cases
@@ -77,13 +79,13 @@ class Prober:
 
 
 def probe_device(
-    policy: ProbePolicy, device: LocalDevice, plans: Sequence[PlanWork], precisions: Sequence[Precision], tell: Callable[[str], None]
+    policy: ProbePolicy, device: LocalDevice, plans: Sequence[PlanWork], precisions: Sequence[Precision], tell: Progress
 ) -> tuple[tuple[ProbeSamples, ...], tuple[Absent, ...]]:
     """Every probe of the policy, and of the products and the attention of every plan; and what was left out."""
     prober = Prober(policy, device, device.free_memory_bytes(1), last_level_cache_bytes(device))
-    cases = all_cases(policy, device, plans, precisions)
+    cases, begun = all_cases(policy, device, plans, precisions), time.perf_counter()
     for i, case in enumerate(cases):
-        tell(f"{case.kind}: {i + 1} of {len(cases)}, {case}")
+        tell(f"{case.kind}: {i + 1} of {len(cases)}, {case}", extrapolated(time.perf_counter() - begun, i, len(cases)))
         prober.run(case)
     return tuple(prober.done), tuple(prober.absent)
 

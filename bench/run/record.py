@@ -76,7 +76,7 @@ def find_warnings(policy: MeasurePolicy, record: Record, estimate: Estimate) -> 
     slowest = max(steps) / float(np.median(steps))
     where = f" of {record.foreign_host}" if record.foreign_host else ""
     found = (
-        (width > policy.target_ci, WarningKind.WIDE_INTERVAL, f"interval +-{width:.1%} is wider than the target of {policy.target_ci:.1%}"),
+        (width > policy.target_ci, WarningKind.WIDE_INTERVAL, f"interval +-{width:.2%} is wider than the target of {policy.target_ci:.2%}"),
         (record.warmup_end is WarmupEnd.CAP, WarningKind.WARMUP_CAPPED, f"not steady after {len(record.warmup_s)} warm-up steps"),
         (len(steps) < policy.min_steps, WarningKind.FEW_STEPS, f"{len(steps)} timed steps; {policy.min_steps} or more tell an interval"),
         (abs(skew) > SKEW_LIMIT, WarningKind.SKEWED_STEPS, f"the mean step is {skew:+.1%} off the median: tokens/s follows the mean"),

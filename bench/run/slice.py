@@ -1,7 +1,9 @@
 """One device's share of a big plan, timed here without the communication: forward, backward and optimizer, each for itself."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -12,6 +14,7 @@ from bench.facts.hardware import Backend, Precision
 from bench.facts.measurement import Environment
 from bench.facts.plan import ParallelPlan, Recompute, Sharding
 from bench.facts.profile import PROFILE_VERSION, RepeatPolicy, SliceMeasurement, SlicePart, SliceSpec
+from bench.facts.progress import Progress, TimeLeft
 from bench.facts.shard import n_experts_held
 from bench.run.clock import StepClock
 from bench.run.devices import LocalDevice, has_fast_bf16
@@ -24,17 +27,24 @@ Phases = tuple[Callable[[], object], Callable[[], object], Callable[[], object]]
 
 
 def measure_slice(
-    spec: SliceSpec, device: LocalDevice, threads_per_rank: int, environment: Environment, tell: Callable[[str], None]
+    spec: SliceSpec, device: LocalDevice, threads_per_rank: int, environment: Environment, tell: Progress
 ) -> SliceMeasurement:
     """The timed share. Raises DoesNotFit before anything is allocated."""
     refuse_too_large(spec, device)
     tell(f"slice: {spec.model.name}, {spec.n_layers} layers of one device's share, {spec.precision}")
     model = build_shard(spec, device)
     layers, ends = _layer_phases(spec, model, device), _end_phases(spec, model, device)
-    tell("slice: timing the layers")
-    timed_layers = _part(spec.repeat, device, layers, model.layers.parameters(), spec.n_layers * spec.layer_flops)
-    tell("slice: timing embedding, head and loss")
-    timed_ends = _part(spec.repeat, device, ends, _end_parameters(model), spec.ends_flops)
+    timed_layers = _part(
+        spec.repeat,
+        device,
+        layers,
+        model.layers.parameters(),
+        spec.n_layers * spec.layer_flops,
+        tell=partial(tell, "slice: timing the layers"),
+    )
+    timed_ends = _part(
+        spec.repeat, device, ends, _end_parameters(model), spec.ends_flops, tell=partial(tell, "slice: timing embedding, head and loss")
+    )
     allocated, reserved = device.peak_memory_bytes()
     return SliceMeasurement(
         profile_version=PROFILE_VERSION,
@@ -144,7 +154,16 @@ def _end_parameters(model: ShardTransformer) -> list[nn.Parameter]:
     return [p for p in model.parameters() if id(p) not in inside]
 
 
-def _part(policy: RepeatPolicy, device: LocalDevice, phases: Phases, parameters: Iterable[nn.Parameter], flops: float) -> SlicePart:
+def _part(
+    policy: RepeatPolicy,
+    device: LocalDevice,
+    phases: Phases,
+    parameters: Iterable[nn.Parameter],
+    flops: float,
+    *,
+    tell: Callable[[TimeLeft], None],
+) -> SlicePart:
+    """The timed part; `tell` hears after one untimed pass, which is slower than later ones, how long it takes at most."""
     clock = StepClock(device, 3 * MOST_SAMPLES)
     seen: list[float] = []
 
@@ -158,8 +177,11 @@ def _part(policy: RepeatPolicy, device: LocalDevice, phases: Phases, parameters:
         seen.extend(marks)
         return [sum(marks[i : i + 3]) for i in range(0, len(marks), 3)]
 
+    begun = time.perf_counter()
     for phase in phases:
         phase()
+    device.synchronize()
+    tell(TimeLeft(most_s=max(policy.budget_s, policy.min_samples * (time.perf_counter() - begun))))
     whole = repeat(policy, window)
     forward, backward, optimizer = (summarise(policy, seen[i::3]) for i in range(3))
     assert len(whole.samples_s) == len(forward.samples_s)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bench import stats
 from bench.facts.measurement import MeasureEnd
+from bench.facts.progress import TimeLeft
 from bench.facts.run import MeasurePolicy
 
 WINDOW_S = 2.0  # between two synchronised edges
@@ -42,6 +43,25 @@ class StoppingRule:
         if self.end is None and self.policy.steps is None and self._is_spent(step_s):
             self.end = MeasureEnd.BUDGET
         return 0 if self.end else min(self._in_a_window(), self._look_at - len(step_s))
+
+    def time_left(self, step_s: Sequence[float]) -> TimeLeft:
+        """What measuring still takes after these steps: as their spread goes, and at most.
+
+        The interval narrows with the root of the steps, and is looked at where the rule looks.
+        """
+        mean_s, n = sum(step_s) / len(step_s), len(step_s)
+        if self.policy.steps is not None:
+            return TimeLeft(expected_s=(self.policy.steps - n) * mean_s)
+        most_s = max(self.policy.budget_s - sum(step_s), (self.policy.min_steps - n) * mean_s, 0.0)
+        width = stats.throughput(step_s, self.tokens_per_step, self.policy.confidence).half_width_fraction
+        return TimeLeft(expected_s=(self._end_of_looks(n * (width / self.policy.target_ci) ** 2) - n) * mean_s, most_s=most_s)
+
+    def _end_of_looks(self, n_narrow: float) -> int:
+        """Steps at which enough looks in a row will have seen an interval that is narrow from `n_narrow` steps on."""
+        look, narrow = self._look_at, self._narrow
+        while (narrow := narrow + 1 if look >= n_narrow else 0) < LOOKS_IN_A_ROW:
+            look = math.ceil(LOOK_GROWTH * look)
+        return look
 
     def _look(self, step_s: Sequence[float]) -> None:
         if self.policy.steps is not None:

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from bench import stats
 from bench.facts.measurement import WarmupEnd
+from bench.facts.progress import Progress
 from bench.facts.run import MeasurePolicy, RunSpec
 from bench.run.clock import StepClock
 from bench.run.preempt import Guard
@@ -22,7 +23,6 @@ from bench.run.stopping import StoppingRule
 from bench.run.telemetry import Sampler
 from bench.run.train import Trainer
 
-Progress = Callable[[str], None]
 SNAPSHOT_S = 5.0  # timed seconds after which what was measured is kept once more: so much is lost at most
 SNAPSHOT_STEPS = 20  # and steps, since a snapshot takes an untimed one
 
@@ -119,7 +119,7 @@ def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: R
         record.world_step_s += _world_steps(gather_object([(step_s, window_s)]))
         watch.guard.has_measured = True
         if trainer.rank == 0:
-            watch.progress(_progress_text(spec, record))
+            watch.progress(_progress_text(spec, record), rule.time_left(record.world_step_s))
         watch.saver.save_if_due()
         if sum(record.world_step_s) - kept_s >= max(SNAPSHOT_S, SNAPSHOT_STEPS * typical_s):
             watch.snapshot()
@@ -136,5 +136,4 @@ def _world_steps(everyone: Sequence[tuple[list[float], float]]) -> list[float]:
 
 def _progress_text(spec: RunSpec, record: Record) -> str:
     estimate = stats.throughput(record.world_step_s, spec.tokens_per_step, spec.measure.confidence)
-    width, left_s = 100 * estimate.half_width_fraction, spec.measure.budget_s - sum(record.window_s)
-    return f"measuring: {estimate.n_steps} steps, {estimate.value:,.0f} tokens/s +-{width:.1f} %, at most {max(left_s, 0):.0f} s left"
+    return f"measuring: {estimate.n_steps} steps, {estimate.value:,.0f} tokens/s +-{100 * estimate.half_width_fraction:.1f} %"

@@ -71,6 +71,18 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser: Any, report
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_the_words_of_a_chart_can_be_read_on_a_phone_and_stay_inside(browser: Any, report: Path) -> None:
+    words = Opened(browser, report, 390).page.evaluate(
+        """[...document.querySelectorAll("svg.chart text")].map(text => {
+            const own = text.getBoundingClientRect(), svg = text.ownerSVGElement, all = svg.getBoundingClientRect();
+            const size = parseFloat(getComputedStyle(text).fontSize) * all.width / svg.viewBox.baseVal.width;
+            return [size, own.left - all.left, all.right - own.right, text.textContent];
+        })"""
+    )
+    assert min(size for size, *_ in words) > 8  # CSS pixels; they were 5
+    assert [word for _, left, right, word in words if min(left, right) < -1] == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_bars_anyone(browser: Any, report: Path, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -1,5 +1,6 @@
 """Comparing kept runs: what is refused, what differed, what trips the gate."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,20 @@ def test_an_assumed_spread_is_said_to_be_assumed_and_a_measured_one_measured(
     several = [other(tmp_path, run_of(1000, 3, seed), f"several{seed}") for seed in (4, 5)]
     main(["compare", *several])
     assert "measured: the spread of 3 and 3 launches" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_comparison_that_would_miss_what_is_sought_says_how_often_and_what_would_find_it(
+    first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    near = other(tmp_path, run_of(1001, seed=3))
+    main(["compare", first, near, "compare.noise_floor.value=0.007"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"A change of 3 % would be missed in [1-5]\d of 100 such comparisons; measure.launches=\d on both sides", told)
+    main(["compare", first, near, "gate=-1%"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"warning: a loss of 1 % would be missed in [5-9]\d of 100", told)
+    main(["compare", first, near, "gate=-10%"])
+    assert "missed" not in capsys.readouterr().out
 
 
 def test_the_noise_floor_can_be_given(first: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from bench.errors import BenchError
 from bench.facts.checkpoint import CheckpointRead, CheckpointWrite, TrainingLog
 from bench.facts.measurement import Measurement, WarningKind
+from bench.facts.progress import unheard
 from bench.facts.run import RunSpec
 from bench.run import saving
 from bench.run.clock import StepClock
@@ -37,7 +38,7 @@ def spec(every: int | None, steps: int = 30) -> RunSpec:
 
 def measured(given: RunSpec, folder: Path) -> Measurement:
     guard = Guard(before_leaving=lambda _: None)
-    return measure_steps(given, CPU, "here", progress=lambda _: None, guard=guard, keep=lambda _: None, extras=Extras(states=folder))
+    return measure_steps(given, CPU, "here", progress=unheard, guard=guard, keep=lambda _: None, extras=Extras(states=folder))
 
 
 def test_a_window_never_contains_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

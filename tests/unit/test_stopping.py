@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.facts.measurement import Estimate, MeasureEnd, WarningKind
+from bench.facts.progress import TimeLeft
 from bench.facts.run import MeasurePolicy
 from bench.run.record import find_warnings
 from bench.run.stopping import StoppingRule
@@ -60,6 +61,34 @@ def test_a_noisy_signal_spends_the_budget_and_claims_nothing() -> None:
         assert rule.end is MeasureEnd.BUDGET
         assert estimate.half_width_fraction > POLICY.target_ci
         assert WarningKind.WIDE_INTERVAL in {w.kind for w in find_warnings(POLICY, record(list(signal[: estimate.n_steps])), estimate)}
+
+
+def test_the_time_left_of_so_many_steps_is_theirs() -> None:
+    rule = StoppingRule(replace(POLICY, steps=100), tokens_per_step=1.0, typical_step_s=0.5)
+    assert rule.time_left([0.5] * 40) == TimeLeft(expected_s=pytest.approx(30.0))
+
+
+def test_the_time_left_is_at_most_the_budget_and_of_a_noisy_signal_nothing_less_is_promised() -> None:
+    signal, policy = correlated(0.2, 0.6)(np.random.default_rng(0), 40), replace(POLICY, budget_s=60)
+    left = StoppingRule(policy, tokens_per_step=1.0, typical_step_s=1.0).time_left(list(signal))
+    assert left.most_s == pytest.approx(60 - signal.sum())
+    assert left.expected_s is not None
+    assert left.expected_s > 60 - signal.sum()
+
+
+def test_the_time_that_is_expected_to_be_left_is_about_what_it_takes() -> None:
+    """Told after 40 steps of 1 s; the spread that it goes by is not yet well known, so half to twice of it in most runs."""
+    ratios, policy = [], replace(POLICY, budget_s=1500)
+    for seed in range(60):
+        signal = noise(0.08)(np.random.default_rng(seed), 1000)
+        rule, n, told = StoppingRule(policy, tokens_per_step=1.0, typical_step_s=1.0), 0, None
+        while more := rule.next_window(list(signal[:n])):
+            n += more
+            if told is None and n >= 40:
+                told, told_at = rule.time_left(list(signal[:n])).expected_s, n
+        ratios.append(float(told or 0) / max(1, n - told_at))
+    assert 0.8 < np.median(ratios) < 1.25
+    assert np.mean([0.5 <= ratio <= 2 for ratio in ratios]) >= 0.8
 
 
 @pytest.mark.parametrize("steps", [2, 7, 1000, 2500])

@@ -99,3 +99,6 @@
   form.addEventListener("submit", event => event.preventDefault());
   rebuild();
 })();
+
+// Paper has everything open.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(folded => { folded.open = true; }));
