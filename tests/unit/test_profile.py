@@ -27,6 +27,7 @@ from bench.facts.profile import (
     WorkUnit,
     bus_factor,
 )
+from bench.facts.progress import unheard
 from bench.report.markdown import markdown_table
 from bench.report.profile_tables import profile_report, profile_tables
 from bench.run.collectives import buffer_sizes, find_groups, probe_collectives
@@ -144,7 +145,7 @@ def test_sizes_grow_to_an_eighth_of_the_free_memory() -> None:
 
 
 def test_one_rank_has_no_collectives_and_says_so() -> None:
-    points, absent = probe_collectives(POLICY, CPU, [0], lambda _: None)
+    points, absent = probe_collectives(POLICY, CPU, [0], unheard)
     assert points == ()
     assert "nobody to exchange with" in absent[0].reason
 

@@ -31,6 +31,7 @@ from bench.facts.measurement import Environment
 from bench.facts.model import ModelShape
 from bench.facts.plan import ParallelPlan, Recompute
 from bench.facts.profile import RepeatPolicy, SliceSpec
+from bench.facts.progress import unheard
 from bench.facts.shard import local_shape, n_experts_held
 from bench.run.devices import LocalDevice
 from bench.run.environment import capture_environment
@@ -217,7 +218,7 @@ def test_recompute_changes_no_gradient(plan: ParallelPlan) -> None:
 @pytest.mark.parametrize("plan", [plan_of(), plan_of(tp=2, ep=2, cp=2, recompute=Recompute.FULL)])
 def test_every_phase_of_both_parts_is_timed(plan: ParallelPlan, precision: Precision, environment: Environment) -> None:
     spec = replace(spec_of(WHOLE, plan, n_layers=2), precision=precision)
-    measured = measure_slice(spec, CPU, 1, environment, lambda _: None)
+    measured = measure_slice(spec, CPU, 1, environment, unheard)
     for part in (measured.layers, measured.ends):
         counts = {len(t.samples_s) for t in (part.forward, part.backward, part.optimizer)}
         assert len(counts) == 1
@@ -234,7 +235,7 @@ def test_a_share_that_is_too_large_is_refused_before_anything_is_built(environme
     # 64 layers of 8 experts: 316 billion parameters of 2 + 2 + 4 + 12 bytes
     assert need > 316e9 * 20
     with pytest.raises(DoesNotFit, match="GiB are usable here") as error:
-        measure_slice(spec_of(grok, plan, needed_bytes=need), CPU, 1, environment, lambda _: None)
+        measure_slice(spec_of(grok, plan, needed_bytes=need), CPU, 1, environment, unheard)
     assert "\n" not in str(error.value)
 
 
