@@ -11,12 +11,14 @@ from bench.cost.foresight import forecast, promised_log_sd
 from bench.cost.naive import doubling_s, linear_s
 from bench.errors import UsageError
 from bench.facts.breakdown import Phase
-from bench.facts.lab import Lab, LabNetworkResult, LabPoint, LabResult, LabRow
+from bench.facts.lab import Lab, LabHonesty, LabNetworkResult, LabPoint, LabResult, LabRow
 from bench.facts.measurement import Measurement
 from bench.facts.profile import NetworkProbe
+from bench.report.lab_page import lab_page
 from bench.report.lab_tables import lab_report
-from bench.report.terminal import tell
+from bench.report.terminal import announce
 from bench.run.agents import run_on_hosts
+from bench.run.devices import n_cores
 from bench.run.hosts import why_no_hosts
 from bench.store.labs import is_measured, read_measured, read_network, refuse_to_overwrite, write_lab
 from bench.store.profiles import METER
@@ -61,8 +63,9 @@ def lab(*overrides: str) -> tuple[LabResult, Path]:
         machine=experiment.machine(),
         alone=tuple(alone.values()),
         networks={name: experiment.network(name, alone) for name in config.lab.networks},
+        honesty=experiment.honesty(),
     )
-    write_lab(run_dir, result, lab_report(result))
+    write_lab(run_dir, result, lab_report(result), lab_page(result))
     return result, run_dir
 
 
@@ -76,8 +79,7 @@ class Experiment:
     def alone(self) -> dict[str, LabPoint]:
         """Every case on one host, metered; the meters are made from real steps there."""
         found = {}
-        used = dict.fromkeys(case for network in self.lab.networks.values() for case in network.cases)
-        for n_ranks, cases in self._by_ranks(used).items():
+        for n_ranks, cases in self._by_ranks(self._used()).items():
             points = {}
             for case in cases:
                 points[f"{case}-{REAL}"] = self._plain(case, 1, "measure.record_meter=true")
@@ -87,9 +89,29 @@ class Experiment:
                 found[case] = point_of(case, 1, n_ranks, read_measured(folder / f"{case}-z{METERED}").measurement)
         return found
 
+    def honesty(self) -> tuple[LabHonesty, ...]:
+        """Real and metered steps side by side, on one host and on the first network's two: as far as this machine's cores reach."""
+        name, network = next(iter(self.lab.networks.items()))
+        pairs = [(None, 1, case, f"{case}-z{METERED}") for case in self._used()] + [(name, 2, case, case) for case in network.cases]
+        found = []
+        for on, n, case, point in pairs:
+            if self._has_cores(n, case):
+                real_s, metered_s = (self._median_s(on, n, case, kind) for kind in (f"{case}-{REAL}", point))
+                found.append(LabHonesty(case=case, n_hosts=n, real_s=real_s, metered_s=metered_s))
+        return tuple(found)
+
+    def _median_s(self, name: str | None, n_hosts: int, case: str, point: str) -> float:
+        return read_measured(self._folder(name, n_hosts, self._ranks(case)) / point).measurement.step_s.median
+
+    def _has_cores(self, n_hosts: int, case: str) -> bool:
+        return n_hosts * self._ranks(case) <= n_cores()
+
+    def _used(self) -> list[str]:
+        return list(dict.fromkeys(case for network in self.lab.networks.values() for case in network.cases))
+
     def machine(self) -> str:
         """The processor and its cores, as the first point tells."""
-        first = next(iter(next(iter(self.lab.networks.values())).cases))
+        first = self._used()[0]
         environment = read_measured(self._folder(None, 1, self._ranks(first)) / f"{first}-{REAL}").environment
         return f"{environment.cpu}, {environment.n_cores} cores"
 
@@ -124,18 +146,22 @@ class Experiment:
     def _measure(self, name: str, n_hosts: int, cases: Sequence[str]) -> tuple[list[NetworkProbe], list[LabPoint]]:
         probes, points = [], []
         for n_ranks, some in self._by_ranks(cases).items():
-            folder = self._round(name, n_hosts, n_ranks, {case: self._plain(case, n_hosts, self._meter(case)) for case in some})
-            probes += [probe] if (probe := read_network(folder)) else []
+            wanted = {case: self._plain(case, n_hosts, self._meter(case)) for case in some}
+            if n_hosts == 2 and name == next(iter(self.lab.networks)):
+                wanted |= {f"{case}-{REAL}": self._plain(case, n_hosts) for case in some if self._has_cores(n_hosts, case)}
+            folder = self._round(name, n_hosts, n_ranks, wanted)
+            probes += [without_samples(probe)] if (probe := read_network(folder)) else []
             points += [point_of(case, n_hosts, n_ranks, read_measured(folder / case).measurement) for case in some]
         return probes, points
 
     def _round(self, name: str | None, n_hosts: int, n_ranks: int, points: dict[str, dict[str, Any]]) -> Path:
         folder = self._folder(name, n_hosts, n_ranks)
-        if not all(is_measured(folder / point) for point in points):
-            tell(f"{folder.name}: {', '.join(points)}")
-            for point, plain in points.items():
+        missing = {point: plain for point, plain in points.items() if not is_measured(folder / point)}
+        if missing:
+            announce(f"{folder.name}: {', '.join(missing)}")
+            for point, plain in missing.items():
                 write_config(folder / point, plain)
-            write_config(folder, next(iter(points.values())))
+            write_config(folder, next(iter(missing.values())))
             (folder / "log").mkdir(exist_ok=True)
             run_on_hosts(self.lab.networks[name] if name else None, n_hosts, n_ranks, folder, self.lab.timeout_s)
         return folder
@@ -176,6 +202,7 @@ def point_of(case: str, n_hosts: int, ranks_per_host: int, m: Measurement) -> La
         batch=m.batch,
         is_metered=bool(m.invalid),
         step_s=step_s,
+        median_s=m.step_s.median,
         standard_error_s=step_s * m.tokens_per_s.half_width_fraction / 2,
         n_steps=m.n_steps,
         forward_s=phases.get(Phase.FORWARD),
@@ -187,4 +214,10 @@ def point_of(case: str, n_hosts: int, ranks_per_host: int, m: Measurement) -> La
 def unmeasured(point: LabPoint) -> LabPoint:
     """The same with nothing that was measured."""
     nan = float("nan")
-    return replace(point, step_s=nan, standard_error_s=nan, n_steps=0, forward_s=None, backward_s=None, optimizer_s=None)
+    return replace(point, step_s=nan, median_s=nan, standard_error_s=nan, n_steps=0, forward_s=None, backward_s=None, optimizer_s=None)
+
+
+def without_samples(probe: NetworkProbe) -> NetworkProbe:
+    """The same with the median in place of the samples, of which an experiment would have too many."""
+    points = (replace(p, timing=replace(p.timing, samples_s=(p.timing.median_s,))) for p in probe.collectives)
+    return replace(probe, collectives=tuple(points))

@@ -1,4 +1,4 @@
-"""One page from whatever run directories hold: a measurement, a profile, projections, plans, a decision."""
+"""One page from whatever run directories hold: a measurement, a profile, projections, plans, a decision, a laboratory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,12 @@ from bench.forecast import scalings, what_ifs
 from bench.report.decision_page import decision_sections
 from bench.report.forecast_charts import Like
 from bench.report.html import Section, page
+from bench.report.lab_page import lab_sections
 from bench.report.run_page import outlook_section, panel_data, plans_section, profile_section, run_figures, run_sections
 from bench.report.terminal import tell, tracked
 from bench.store.decisions import DECISION, read_decision
 from bench.store.forecasts import PLANS, read_plans
+from bench.store.labs import LAB, read_lab
 from bench.store.profiles import PROFILE, read_profile
 from bench.store.results import PARTIAL, RESULT, read_result, write_file, write_whole
 
@@ -37,7 +39,9 @@ def report(*arguments: str) -> Path:
     results = [read_result(file) for run in runs if (file := _result_of(run))]
     sections = [section for run in tracked(runs, "reading") for section in _sections(run)]
     if not sections:
-        raise UsageError(f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS} or {DECISION}; give a run directory")
+        raise UsageError(
+            f"report: {', '.join(map(str, runs))} holds no {RESULT}, {PROFILE}, {PLANS}, {DECISION} or {LAB}; give a run directory"
+        )
     file = Path(config.out) if config.out else runs[0] / PAGE
     write_file(file, page_of(results, sections, f"Report of {', '.join(run.resolve().name for run in runs)}"))
     return file
@@ -112,4 +116,6 @@ def _sections(run: Path) -> list[Section]:
         found.append(plans_section(read_plans(run)))
     if (run / DECISION).exists():
         found += decision_sections(read_decision(run))
+    if (run / LAB).exists():
+        found += lab_sections(read_lab(run))
     return found

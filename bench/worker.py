@@ -36,7 +36,7 @@ from bench.run.preempt import Guard, ignore_stop_signals
 from bench.run.survey import TRIAL_SHAPE, take_survey
 from bench.store.attempts import at_work
 from bench.store.failures import write_failure
-from bench.store.labs import write_network
+from bench.store.labs import NETWORK, is_measured, write_network
 from bench.store.profiles import read_meter, write_meter, write_profile, write_slice
 from bench.store.results import read_config, write_measured
 
@@ -159,13 +159,14 @@ def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLi
 
 
 def _lab(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, guard: Guard) -> None:
-    """Every point below the run directory, one after another in the same processes; before them the links between hosts."""
-    if place.world_size > place.local_world_size:
+    """Every point below the run directory that is not there yet, one after another in the same processes; before them the links."""
+    points = [file.parent for file in sorted(run_dir.glob("*/config.yaml")) if not is_measured(file.parent)]
+    if place.world_size > place.local_world_size and not (run_dir / NETWORK).exists():
         probe = probe_lab(config, place)  # on two hosts everything, on more the link of each
         if place.rank == 0:
             write_network(run_dir, probe)
-    for file in sorted(run_dir.glob("*/config.yaml")):
-        measure(load(read_config(file.parent)), place, progress, file.parent, guard)
+    for point in points:
+        measure(load(read_config(point)), place, progress, point, guard)
 
 
 TASKS = {"run": _run, "probe": _probe, "slice": _slice, "lab": _lab}

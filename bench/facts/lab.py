@@ -81,6 +81,7 @@ class LabPoint:
     batch: BatchPlan
     is_metered: bool
     step_s: float  # mean over the timed steps
+    median_s: float  # of them
     standard_error_s: float
     n_steps: int
     forward_s: float | None
@@ -120,6 +121,16 @@ class LabRow:
 
 
 @fact
+class LabHonesty:
+    """A case whose compute was done, beside the same with its compute metered."""
+
+    case: str
+    n_hosts: int
+    real_s: float  # medians over the timed steps
+    metered_s: float
+
+
+@fact
 class LabNetworkResult:
     """Everything about one network."""
 
@@ -137,6 +148,7 @@ class LabResult:
     date: str
     machine: str
     alone: tuple[LabPoint, ...]  # every case on one host
+    honesty: tuple[LabHonesty, ...]
     networks: dict[str, LabNetworkResult]
 
     @property

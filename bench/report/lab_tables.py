@@ -1,9 +1,10 @@
 """An experiment on shaped links as tables: every prediction beside its measurement, and how all of them come out."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from bench.facts.lab import LabResult, LabRow
+from bench.facts.lab import LabHonesty, LabResult, LabRow
 from bench.report.format import percent, seconds
 from bench.report.markdown import markdown_table
 from bench.report.tables import Table
@@ -19,7 +20,7 @@ RULES: dict[str, Rule] = {
 
 def lab_tables(result: LabResult) -> tuple[Table, ...]:
     """Rows, then their summary."""
-    return rows_table(result), errors_table(result.rows)
+    return rows_table(result), errors_table(result.rows), worth_table(result.rows), honesty_table(result.honesty)
 
 
 def lab_report(result: LabResult) -> str:
@@ -67,6 +68,36 @@ def errors_table(rows: Sequence[LabRow]) -> Table:
         told = percent(sum(inside) / len(inside), 0) if inside else "tells none"
         lines.append((name, str(len(rows)), percent(statistics.median(errors), 1), percent(percentile(errors, 0.9), 1), told))
     return Table("How far off", header, tuple(lines))
+
+
+def worth_table(rows: Sequence[LabRow]) -> Table:
+    """What a second host was said to be worth, and what it was, in widths of the 80 % interval over its middle."""
+    header = ("network", "case", "hosts", "width from one host", "promised with two", "with two", "narrowed, of what was promised")
+    lines = []
+    for row in rows:
+        before, promised, after = (width(sd) for sd in (row.from_one_host.log_sd, row.promised_log_sd, row.forecast.log_sd))
+        lines.append((row.network, row.case, str(row.n_hosts), *(percent(w, 0) for w in (before, promised, after)), percent(kept(row), 0)))
+    return Table("What a second host is worth", header, tuple(lines))
+
+
+def honesty_table(found: Sequence[LabHonesty]) -> Table:
+    """Steps with real and with metered compute."""
+    header = ("case", "hosts", "computed", "metered", "difference")
+    lines = (
+        (h.case, str(h.n_hosts), seconds(h.real_s), seconds(h.metered_s), f"{100 * (h.metered_s / h.real_s - 1):+.1f} %") for h in found
+    )
+    return Table("Whether metered compute is honest", header, tuple(lines))
+
+
+def width(log_sd: float) -> float:
+    """Of an 80 % interval over its middle."""
+    return 2 * math.sinh(1.2816 * log_sd)
+
+
+def kept(row: LabRow) -> float:
+    """How much of the narrowing that was promised came true."""
+    before = row.from_one_host.log_sd
+    return (before - row.forecast.log_sd) / (before - row.promised_log_sd)
 
 
 def error(row: LabRow, rule: Rule) -> float:

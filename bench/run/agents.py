@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from bench.facts.lab import LabNetwork
 from bench.run.hosts import INTERFACE, Host, hosts
 from bench.run.launch import rank_variables
 
-PORT = 29500
+PORT = 29500  # hosts have all ports to themselves
 HERE = (Host("", "127.0.0.1"),)
 
 
@@ -41,14 +42,14 @@ def _wait(agents: Sequence[subprocess.Popen[bytes]], folder: Path, timeout_s: fl
 @contextmanager
 def _agents(folder: Path, here: Sequence[Host], ranks_per_host: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """torchrun on every host; all of them and their ranks are gone afterwards."""
-    variables = os.environ | rank_variables(threads_per_rank=1)
+    variables, port = os.environ | rank_variables(threads_per_rank=1), PORT if here is not HERE else _free_port()
     if here is not HERE:
         variables["GLOO_SOCKET_IFNAME"] = INTERFACE
     agents = []
     try:
         for i, host in enumerate(here):
             with (folder / "log" / f"host{i}.log").open("wb") as log:
-                command = _command(folder, here, i, ranks_per_host)
+                command = _command(folder, here, i, ranks_per_host, port)
                 agents.append(
                     subprocess.Popen(
                         host.command(command) if host.namespace else command, env=variables, stdout=log, stderr=log, start_new_session=True
@@ -70,7 +71,12 @@ def _end(agent: subprocess.Popen[bytes], number: int) -> None:
         pass
 
 
-def _command(folder: Path, here: Sequence[Host], i: int, ranks_per_host: int) -> list[str]:
-    where = [f"--nnodes={len(here)}", f"--node-rank={i}", f"--master-addr={here[0].address}", f"--master-port={PORT}"]
+def _command(folder: Path, here: Sequence[Host], i: int, ranks_per_host: int, port: int) -> list[str]:
+    where = [f"--nnodes={len(here)}", f"--node-rank={i}", f"--master-addr={here[0].address}", f"--master-port={port}"]
     agent = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks_per_host}", *where]
     return [*agent, "-m", "bench", "worker", str(folder.resolve()), "lab"]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])

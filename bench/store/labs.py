@@ -11,6 +11,7 @@ from bench.store.results import MEASURED, REPORT, write_whole
 
 LAB = "lab.json"
 NETWORK = "network.json"
+PAGE = "report.html"
 
 
 def write_network(run_dir: Path, probe: NetworkProbe) -> None:
@@ -38,9 +39,10 @@ def refuse_to_overwrite(run_dir: Path) -> None:
         raise UsageError(f"out: {run_dir} already holds a {LAB}, and results are never overwritten; choose another directory")
 
 
-def write_lab(run_dir: Path, result: LabResult, report: str) -> None:
-    """Nothing; lab.json and the report hold the experiment."""
+def write_lab(run_dir: Path, result: LabResult, report: str, page: str) -> None:
+    """Nothing; lab.json, the report and the page hold the experiment."""
     write_whole(run_dir / REPORT, report)
+    write_whole(run_dir / PAGE, page)
     write_whole(run_dir / LAB, encode_text(result))
 
 

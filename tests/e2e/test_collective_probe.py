@@ -26,6 +26,8 @@ from bench.facts.profile import Collective, GroupAxis, RepeatPolicy
 from bench.run.collectives import RankGroup, measure_point
 from bench.run.devices import LocalDevice
 
+pytestmark = pytest.mark.alone
+
 N_CALLS = 8
 torch.set_num_threads(1)
 dist.init_process_group("gloo", timeout=timedelta(seconds=60))

@@ -14,6 +14,8 @@ from bench.facts.decision import Decision
 from bench.store.decisions import read_decision
 from tests.conftest import run_bench
 
+pytestmark = pytest.mark.alone
+
 CHOICE = "experiment=rent_or_build"
 
 

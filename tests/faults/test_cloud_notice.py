@@ -9,6 +9,8 @@ import pytest
 
 from tests.faults.conftest import QUICK, Start
 
+pytestmark = pytest.mark.alone
+
 
 class Google(ThreadingHTTPServer):
     """The metadata server of one instance."""

@@ -15,6 +15,8 @@ from bench.store.results import read_result
 from tests.conftest import Bench
 from tests.faults.conftest import QUICK, Start, wait_until_gone
 
+pytestmark = pytest.mark.alone
+
 LONG = (*QUICK, "measure.steps=100000", "out=kept")
 slowly = pytest.mark.slow
 ENOUGH_S = 5.0  # from SIGTERM to exit 75, at this size

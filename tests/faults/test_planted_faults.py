@@ -16,6 +16,8 @@ from bench.run.plant import fault_of
 from bench.store.results import read_result
 from tests.conftest import SMALL, Bench
 
+pytestmark = pytest.mark.alone
+
 BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=4", "measure.warmup_max_steps=4")
 
 

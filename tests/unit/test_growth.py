@@ -31,7 +31,7 @@ def point(n_hosts: int, sharding: Sharding = Sharding.NONE, pipeline: bool = Fal
     )
     batch = BatchPlan(micro_batch_size=4, global_batch_size=64, data_parallel_size=plan.data_parallel_size)
     return LabPoint(
-        case="c", n_hosts=n_hosts, ranks_per_host=1, model=SHAPE, plan=plan, batch=batch, is_metered=True, step_s=0.31,
+        case="c", n_hosts=n_hosts, ranks_per_host=1, model=SHAPE, plan=plan, batch=batch, is_metered=True, step_s=0.31, median_s=0.31,
         standard_error_s=0.0, n_steps=8, forward_s=0.1, backward_s=0.2, optimizer_s=0.01,
     )  # fmt: skip
 

@@ -10,6 +10,8 @@ from bench.errors import UsageError
 from bench.facts.meter import METER_VERSION, Meter, MeteredCall, MeteredOutput
 from bench.run import meter as metering
 
+pytestmark = pytest.mark.alone
+
 
 class Layer(nn.Module):
     """A product and a sum."""

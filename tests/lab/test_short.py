@@ -1,0 +1,36 @@
+"""The short experiment from the command line: one and two hosts measured, four predicted, then measured."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from bench.report.lab_tables import RULES, error
+from bench.run.hosts import why_no_hosts
+from bench.store.labs import read_lab
+from tests.conftest import run_bench
+
+pytestmark = pytest.mark.alone
+
+
+@pytest.mark.skipif(why_no_hosts() is not None, reason=str(why_no_hosts()))
+def test_four_hosts_are_as_predicted_from_two(tmp_path: Path) -> None:
+    done = run_bench("lab", "short", "out=lab", "--json", cwd=tmp_path, timeout=290)
+    assert done.returncode == 0, done.stderr
+    result = read_lab(tmp_path / "lab")
+    assert len(json.loads(done.stdout)["networks"]) == 2
+    assert [(row.network, row.case, row.n_hosts) for row in result.rows] == [
+        *(("fast", case, 4) for case in ("ddp_small", "ddp_large", "fsdp_small", "pp_short")),
+        *(("long", case, 4) for case in ("ddp_small", "fsdp_small")),
+    ]
+    off = {name: statistics.median(abs(error(row, rule)) for row in result.rows) for name, rule in RULES.items()}
+    assert off["from two hosts"] <= 0.07, off
+    assert off["from two hosts"] < min(off["linear"], off["last doubling again"]), off
+    assert "4" in (tmp_path / "lab" / "report.md").read_text()
+
+
+def test_no_experiment_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run_bench("lab", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "bench lab scaling" in done.stderr
