@@ -89,7 +89,7 @@ def _make_switches(switch: str, network: LabNetwork, n_hosts: int) -> list[str]:
         _add_bridge(switch, leaf)
         _ip(switch, "link", "add", f"up{i}", "type", "veth", "peer", "name", f"down{i}")
         for port, bridge in ((f"up{i}", leaf), (f"down{i}", "spine")):
-            _ip(switch, "link", "set", port, "master", bridge, "up")
+            _ip(switch, "link", "set", port, "master", bridge, "mtu", str(MTU), "up")
             _shape(switch, port, network.uplink_bytes_per_s)
     return leaf_of
 

@@ -30,6 +30,7 @@ def test_launches_are_kept_apart_and_told_together(bench: Bench, tmp_path: Path)
     assert "between 2 launches" in done.stdout
 
 
+@pytest.mark.slow
 def test_configurations_are_launched_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     configurations = [(*SHORT, "device.n_devices=1", "measure.steps=2", "measure.launches=2", f"out={name}") for name in ("a", "b")]

@@ -125,6 +125,7 @@ def test_gradient_accumulation_counts_every_micro_batch(bench: Bench, tmp_path: 
     assert (m.batch.n_micro_batches, m.tokens_per_step) == (3, 1536)
 
 
+@pytest.mark.slow
 def test_experts_train_as_well(bench: Bench, tmp_path: Path) -> None:
     small = ("model=grok_tiny", "model.d_ff_expert=256", "model.seq_len=64", "model.vocab_size=512", "train.precision=fp32", *BRIEF)
     done = bench("run", *small, "device=cpu", "train.micro_batch_size=1", "measure.steps=5", "device.n_devices=1", "out=kept")

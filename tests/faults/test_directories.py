@@ -109,6 +109,7 @@ def test_another_configuration_in_the_same_directory_is_refused(start: Start, be
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.slow
 def test_fewer_devices_after_a_restart_are_measured_anew(start: Start, tmp_path: Path) -> None:
     steps = ("measure.steps=150", "out=kept")
     running = start("run", *QUICK, *steps)
@@ -172,6 +173,7 @@ def test_ranks_of_a_killed_launcher_are_waited_for(start: Start, tmp_path: Path)
     assert (status.state, status.n_attempts) == (RunState.FINISHED, 2)
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_folder_is_gone_ends(start: Start, tmp_path: Path) -> None:
     """Its working directory with it: nothing can be written any more, and going on would go on for ever."""
     folder = tmp_path / "gone"

@@ -87,6 +87,7 @@ def test_losses_are_those_of_a_training_that_was_let_alone(start: Start, tmp_pat
     assert f"went on from step {second.training.read.step}" in (tmp_path / "kept" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_torn_state_is_passed_over_and_said(start: Start, tmp_path: Path) -> None:
     stopped(start, tmp_path, 1)
     states = tmp_path / "kept" / "checkpoints"
@@ -165,6 +166,7 @@ def disk_of_one_state(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_state_before_and_the_run_goes_on(bench: Bench, disk_of_one_state: Path) -> None:
     done = bench("run", *SAVED, "measure.steps=80", "device.n_devices=1", f"out={disk_of_one_state}/kept")
     assert done.returncode == 0, done.stderr

@@ -188,6 +188,7 @@ def test_a_mirror_does_not_hold_up_who_measures(s3: IllServer, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("s3")
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_the_store_alone(bench: Bench, tmp_path: Path) -> None:
     """The machine and its disk are gone after the sweep; the next one measures nothing again."""
     sweep = ("sweep", *QUICK, "device.n_devices=1", "measure.steps=4", "train.seed=0,1", "results_uri=s3://results/swept", "out=swept")

@@ -60,6 +60,7 @@ def first_rank(running: Running) -> psutil.Process:
     return ranks[0]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_tried_again(start: Start, tmp_path: Path) -> None:
     running = start("sweep", *ONE, "measure.steps=30", "train.seed=0,1", "out=swept")
     first_rank(running).kill()
@@ -68,6 +69,7 @@ def test_a_killed_rank_is_tried_again(start: Start, tmp_path: Path) -> None:
     assert set(outcomes(tmp_path / "swept").values()) == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_goes_on_and_two_exclude_each_other(start: Start, tmp_path: Path) -> None:
     arguments = ("sweep", *ONE, "measure.steps=300", "train.seed=0,1,2", "measure.launches=2", "out=swept")
     running = start(*arguments)

@@ -85,6 +85,15 @@ def test_a_sick_link_is_seen_by_the_probes(tmp_path: Path) -> None:
 
 
 @needs_hosts
+def test_an_uplink_carries_full_frames_at_its_own_rate(tmp_path: Path) -> None:
+    lab = compose(["lab=scaling"]).lab
+    assert lab is not None
+    rates = [link.bytes_per_s for link in probed(lab.networks["oversubscribed"], 3, tmp_path).links]
+    # two hosts below one switch reach one another at the rate of their links; the third is beyond an uplink of half of that
+    assert rates == pytest.approx([2.5e6, 2.5e6, 1.25e6], rel=0.1)
+
+
+@needs_hosts
 @pytest.mark.skipif(shutil.which("ping") is None, reason="ping is not installed (Debian: apt-get install iputils-ping)")
 def test_hosts_reach_one_another_with_the_delay() -> None:
     with hosts(network(20e6, 10e-3), 2) as (first, second):
