@@ -14,7 +14,7 @@ set.
 bench lab short out=laboratory
 ```
 
-wants root on Linux, `iproute2` and a few minutes; `bench lab scaling` is the whole experiment of this page, half an hour on two cores
+wants root on Linux, `iproute2` and a few minutes; `bench lab scaling` is the whole experiment of this page, an hour on two cores
 that nothing else uses. A laboratory that was stopped goes on with the same command and `out`.
 
 **Hosts** are network namespaces of one machine, each with an interface and an address of its own, joined by a switch (or by leaves and
