@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 SIZE_BYTES = 2 * 2**20
 LEAST_PAIRS, MOST_PAIRS = 20, 120
 
@@ -25,8 +27,6 @@ from bench.facts.hardware import Backend
 from bench.facts.profile import Collective, GroupAxis, RepeatPolicy
 from bench.run.collectives import RankGroup, measure_point
 from bench.run.devices import LocalDevice
-
-pytestmark = pytest.mark.alone
 
 N_CALLS = 8
 torch.set_num_threads(1)
