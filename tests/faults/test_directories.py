@@ -67,12 +67,14 @@ def test_a_directory_that_is_removed_meanwhile_is_made_again(start: Start, tmp_p
 
 
 def test_a_directory_in_use_is_refused_and_left_alone(start: Start) -> None:
-    first = start("run", *QUICK, "measure.steps=200", "out=kept")
+    asked = ("run", *QUICK, "measure.steps=100000", "out=kept")
+    first = start(*asked)
     first.wait_for("survey")
-    second = start("run", *QUICK, "measure.steps=200", "out=kept")
+    second = start(*asked)
     assert second.end() == 2
     assert f"out: kept is in use by process {first.process.pid} on " in last_line(second.told)
-    assert first.end() == 0, first.told
+    assert first.process.poll() is None
+    assert first.stop()[0] == 75, first.told
 
 
 @pytest.mark.slow
