@@ -45,7 +45,7 @@ class Running:
             assert self.process.poll() is None, self.told
             time.sleep(0.02)
 
-    def end(self, timeout_s: float = 90) -> int:
+    def end(self, timeout_s: float = 200) -> int:
         """Its exit code."""
         return self.process.wait(timeout_s)
 
