@@ -10,6 +10,8 @@ from bench import stats
 from bench.facts.measurement import Estimate, Measurement, MeasurementWarning, WarningKind
 from bench.facts.run import MeasurePolicy
 
+ROUNDING = 6  # decimals of a number of steps: 0.59 of 400 is 236, and not a hair more
+
 
 def share_left(policy: MeasurePolicy, launches: Sequence[tuple[MeasurePolicy, Measurement]]) -> float:
     """The share of one launch that is still to be measured after these, each with what it was asked for; 0 when nothing is.
@@ -38,7 +40,7 @@ def scaled(policy: MeasurePolicy, share: float) -> MeasurePolicy:
     """What a launch is asked for that takes only a share of a whole one."""
     if policy.steps is None:
         return replace(policy, budget_s=policy.budget_s * share)
-    return replace(policy, steps=max(min(policy.min_steps, policy.steps), math.ceil(share * policy.steps)))
+    return replace(policy, steps=max(min(policy.min_steps, policy.steps), math.ceil(round(share * policy.steps, ROUNDING))))
 
 
 def pooled(launches: Sequence[Measurement], target_ci: float) -> Measurement:

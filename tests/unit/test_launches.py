@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bench.facts.measurement import Estimate, Measurement, MeasurementWarning, WarningKind
-from bench.run.launches import pooled
+from bench.facts.run import MeasurePolicy
+from bench.run.launches import pooled, scaled
 from tests.round_numbers import measurement
 
 
@@ -47,3 +48,10 @@ def test_warnings_say_which_launch_and_width_is_asked_of_the_whole() -> None:
 
 def test_one_invalid_launch_makes_the_whole_invalid() -> None:
     assert pooled([launch(100.0), launch(101.0, invalid=("no",))], 0.02).invalid == ("launch 1: no",)
+
+
+def test_what_is_left_of_a_number_of_steps_is_exact() -> None:
+    policy = MeasurePolicy(
+        steps=400, target_ci=0.01, confidence=0.95, budget_s=60, min_steps=20, warmup_min_steps=2, warmup_max_steps=2, warmup_tolerance=0.1
+    )
+    assert [scaled(policy, 1 - n / 400).steps for n in range(1, 400)] == [max(20, 400 - n) for n in range(1, 400)]
