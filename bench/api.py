@@ -113,7 +113,7 @@ def trace(*overrides: str) -> tuple[StepTrace, Path]:
         )
     plan = traced_plan(config)
     run_dir = results.make_run_dir(config.out, config.name)
-    profiles.refuse_to_overwrite(run_dir)
+    results.refuse_to_overwrite(run_dir, *profiles.KEPT)
     results.write_config(run_dir, plain)
     traced = traced_step(config, plan)
     profiles.write_trace(run_dir, traced)
@@ -127,7 +127,7 @@ def _in_ranks(task: str, overrides: Sequence[str]) -> Path | None:
     config, place = load(plain), find_place(os.environ)
     run_dir = None if place and place.rank > 0 else results.make_run_dir(config.out, config.name)
     if run_dir:
-        profiles.refuse_to_overwrite(run_dir)
+        results.refuse_to_overwrite(run_dir, *profiles.KEPT)
         results.write_config(run_dir, plain)
     if place:
         TASKS[task](run_dir or Path(), config, place, terminal_progress() if run_dir else None, Guard(before_leaving=tell))

@@ -28,8 +28,8 @@ from bench.report.decision_page import decision_page
 from bench.report.decision_tables import decision_report
 from bench.report.terminal import tracked
 from bench.simulation import Hazard, simulated_fractions
-from bench.store.decisions import refuse_to_overwrite, write_decision
-from bench.store.results import make_run_dir, read_result, write_config
+from bench.store.decisions import DECISION, write_decision
+from bench.store.results import make_run_dir, read_result, refuse_to_overwrite, write_config
 
 SCHEMA_VERSION = 1
 N_SIMULATED = 100  # runs of an option; their mean is known ten times better than they scatter
@@ -50,7 +50,7 @@ def decide(*overrides: str) -> tuple[Decision, Path]:
     measurement = read_result(Path(config.result)).measurement if config.result else None
     decision = decision_of(config, config.scenario, measurement)
     run_dir = make_run_dir(config.out, "decide")
-    refuse_to_overwrite(run_dir)
+    refuse_to_overwrite(run_dir, DECISION)
     write_config(run_dir, plain)
     write_decision(run_dir, decision, decision_report(decision), decision_page(decision))
     return decision, run_dir

@@ -11,7 +11,7 @@ from bench.cost.foresight import forecast, promised_log_sd
 from bench.cost.naive import doubling_s, linear_s
 from bench.errors import UsageError
 from bench.facts.breakdown import Phase
-from bench.facts.lab import Lab, LabHonesty, LabNetworkResult, LabPoint, LabResult, LabRow
+from bench.facts.lab import Lab, LabHonesty, LabNetwork, LabNetworkResult, LabPoint, LabResult, LabRow
 from bench.facts.measurement import Measurement
 from bench.facts.profile import NetworkProbe
 from bench.report.lab_page import lab_page
@@ -20,9 +20,9 @@ from bench.report.terminal import announce
 from bench.run.agents import run_on_hosts
 from bench.run.devices import n_cores
 from bench.run.hosts import why_no_hosts
-from bench.store.labs import is_measured, read_measured, read_network, refuse_to_overwrite, write_lab
+from bench.store.labs import LAB, is_measured, read_measured, read_network, write_lab
 from bench.store.profiles import METER
-from bench.store.results import make_run_dir, write_config
+from bench.store.results import make_run_dir, refuse_to_overwrite, write_config
 
 LAB_VERSION = 1
 PROBE_BYTES = (2**12, 2**16, 2**20)
@@ -53,7 +53,7 @@ def lab(*overrides: str) -> tuple[LabResult, Path]:
     if why := why_no_hosts():
         raise UsageError(f"lab: {why}")
     run_dir = make_run_dir(config.out, "lab")
-    refuse_to_overwrite(run_dir)
+    refuse_to_overwrite(run_dir, LAB)
     write_config(run_dir, plain)
     experiment = Experiment(config.lab, run_dir)
     alone = experiment.alone()
@@ -124,24 +124,8 @@ class Experiment:
         for n_hosts in sorted({n for sizes in cases.values() for n in sizes}):
             told, measured = self._measure(name, n_hosts, [case for case, sizes in cases.items() if n_hosts in sizes])
             probes, points = probes + told, points + measured
-            rows += [self._row(name, point, alone[point.case], second[point.case], probes) for point in measured]
+            rows += [row_of(name, self.lab.networks[name], point, alone[point.case], second[point.case], probes) for point in measured]
         return LabNetworkResult(network=self.lab.networks[name], probes=tuple(probes), points=tuple(points), rows=tuple(rows))
-
-    def _row(self, name: str, measured: LabPoint, alone: LabPoint, second: LabPoint, probes: Sequence[NetworkProbe]) -> LabRow:
-        """The forecast is made of everything but what was measured of the point itself."""
-        network, point = self.lab.networks[name], unmeasured(measured)
-        return LabRow(
-            network=name,
-            case=point.case,
-            n_hosts=point.n_hosts,
-            forecast=forecast(point, alone, second, network, probes),
-            from_one_host=forecast(point, alone, None, network, [probe for probe in probes if probe.n_nodes != 2]),
-            promised_log_sd=promised_log_sd(point, alone, second, network, PROBE_BYTES),
-            linear_s=linear_s(alone, point),
-            doubling_s=doubling_s(alone, second, point),
-            measured_s=measured.step_s,
-            measured_error_s=measured.standard_error_s,
-        )
 
     def _measure(self, name: str, n_hosts: int, cases: Sequence[str]) -> tuple[list[NetworkProbe], list[LabPoint]]:
         probes, points = [], []
@@ -187,6 +171,25 @@ class Experiment:
         if plain["plan"]["pipeline_parallel_size"] > 1:  # stages are dealt out over the hosts there are
             plain = compose_plain([*given, f"plan.pipeline_parallel_size={n_hosts}"])
         return plain
+
+
+def row_of(  # noqa: PLR0917  # what a row is made of, each from elsewhere
+    name: str, network: LabNetwork, measured: LabPoint, alone: LabPoint, second: LabPoint, probes: Sequence[NetworkProbe]
+) -> LabRow:
+    """A point beside its forecasts, which are made of everything but what was measured of the point itself."""
+    point = unmeasured(measured)
+    return LabRow(
+        network=name,
+        case=point.case,
+        n_hosts=point.n_hosts,
+        forecast=forecast(point, alone, second, network, probes),
+        from_one_host=forecast(point, alone, None, network, [probe for probe in probes if probe.n_nodes != 2]),
+        promised_log_sd=promised_log_sd(point, alone, second, network, PROBE_BYTES),
+        linear_s=linear_s(alone, point),
+        doubling_s=doubling_s(alone, second, point),
+        measured_s=measured.step_s,
+        measured_error_s=measured.standard_error_s,
+    )
 
 
 def point_of(case: str, n_hosts: int, ranks_per_host: int, m: Measurement) -> LabPoint:

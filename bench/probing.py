@@ -14,7 +14,7 @@ from bench.cost.shard import shard_ends_flops, shard_layer_flops, shard_products
 from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Cluster, Precision
 from bench.facts.plan import ParallelPlan
-from bench.facts.profile import PROFILE_VERSION, DeviceProfile, NetworkProbe, NodeLink, SliceMeasurement, SliceSpec
+from bench.facts.profile import PROFILE_VERSION, SICK_LIMIT, DeviceProfile, NetworkProbe, NodeLink, SliceMeasurement, SliceSpec
 from bench.facts.progress import Progress, unheard
 from bench.facts.shard import local_shape
 from bench.report.terminal import ProgressLine
@@ -27,7 +27,6 @@ from bench.run.probe_cases import PlanWork
 from bench.run.slice import measure_slice, slice_precision
 
 T = TypeVar("T")
-SICK_LIMIT = 0.7  # of the median link
 
 
 def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> DeviceProfile | None:

@@ -22,9 +22,7 @@ from bench.store.decisions import DECISION, read_decision
 from bench.store.forecasts import PLANS, read_plans
 from bench.store.labs import LAB, read_lab
 from bench.store.profiles import PROFILE, read_profile
-from bench.store.results import PARTIAL, RESULT, read_result, write_file, write_whole
-
-PAGE = "report.html"
+from bench.store.results import PAGE, PARTIAL, RESULT, read_result, write_file, write_whole
 
 
 def report(*arguments: str) -> Path:

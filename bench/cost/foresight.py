@@ -11,8 +11,8 @@ import numpy as np
 
 from bench.cost.growth import ROUNDS, OwnWork, Ring, exchange_s, message_s, own_work, step_parts_s
 from bench.cost.layout import Array
-from bench.facts.lab import LabForecast, LabNetwork, LabPoint
-from bench.facts.profile import Collective, CollectivePoint, GroupAxis, NetworkProbe, NodeLink
+from bench.facts.lab import SDS_OF_80_PERCENT, LabForecast, LabNetwork, LabPoint
+from bench.facts.profile import SICK_LIMIT, Collective, CollectivePoint, GroupAxis, NetworkProbe, NodeLink
 
 UNKNOWNS = ("own work", "link rate", "message", "exchanges")  # logarithms of factors on what is expected of each
 # How far each may be off before a second host is seen, as standard deviations of logarithms; assumed. A link's datasheet counts
@@ -22,10 +22,8 @@ SOFTWARE_S = 3e-4  # of a message on an idle host, beside two delays: to tell th
 N_DELAYS = 2.5
 PROBE_LOG_SD, STEP_LOG_SD = 0.04, 0.02  # of the laws, for a collective alone and for a step
 GROWTH_LOG_SD = 0.025  # by which the laws are further off with every doubling of hosts
-TENTH_TO_NINETIETH = 1.2816  # standard deviations on either side that hold 80 %
 N_STEPS, NUDGE = 8, 1e-4
 NOTHING_ODD = np.zeros(len(UNKNOWNS))
-SICK_LIMIT = 0.7  # of the median link
 Law = Callable[[Array], float]
 
 
@@ -82,7 +80,7 @@ def forecast(point: LabPoint, alone: LabPoint, second: LabPoint | None, network:
     case = Case(point, work, narrowed(ring, network, point.n_hosts, sick_share(links)))
     parts = case.parts_s(belief.center)
     log_sd, step_s = log_sd_of(case.law, belief, point.n_hosts), sum(parts.values())
-    reach = float(np.exp(TENTH_TO_NINETIETH * log_sd))
+    reach = float(np.exp(SDS_OF_80_PERCENT * log_sd))
     return LabForecast(step_s=step_s, low_s=step_s / reach, high_s=step_s * reach, parts_s=parts)
 
 

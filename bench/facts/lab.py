@@ -9,6 +9,7 @@ from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.profile import NetworkProbe
 
 SICK_FRACTION = 0.1  # of its rate, for a link that is sick
+SDS_OF_80_PERCENT = 1.2816  # of a normal distribution, on either side of its middle
 
 
 @fact
@@ -101,7 +102,7 @@ class LabForecast:
     @property
     def log_sd(self) -> float:
         """Standard deviation of its logarithm."""
-        return math.log(self.high_s / self.low_s) / (2 * 1.2816)
+        return math.log(self.high_s / self.low_s) / (2 * SDS_OF_80_PERCENT)
 
 
 @fact

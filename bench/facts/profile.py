@@ -157,6 +157,9 @@ class CollectivePoint:
     correct: bool  # whether every rank held the right numbers afterwards, in a call before the timed ones
 
 
+SICK_LIMIT = 0.7  # of the median link; assumed: chance does not take so much from a link that is whole
+
+
 @fact
 class NodeLink:
     """What a node's link carries in one direction: the better of two exchanges, each with a neighbour and nobody else."""

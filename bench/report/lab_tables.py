@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from bench.facts.lab import LabHonesty, LabResult, LabRow
+from bench.facts.lab import SDS_OF_80_PERCENT, LabHonesty, LabResult, LabRow
 from bench.report.format import percent, seconds
 from bench.report.markdown import markdown_table
 from bench.report.tables import Table
@@ -91,7 +91,7 @@ def honesty_table(found: Sequence[LabHonesty]) -> Table:
 
 def width(log_sd: float) -> float:
     """Of an 80 % interval over its middle."""
-    return 2 * math.sinh(1.2816 * log_sd)
+    return 2 * math.sinh(SDS_OF_80_PERCENT * log_sd)
 
 
 def kept(row: LabRow) -> float:

@@ -49,12 +49,8 @@ def _agents(folder: Path, here: Sequence[Host], ranks_per_host: int) -> Iterator
     try:
         for i, host in enumerate(here):
             with (folder / "log" / f"host{i}.log").open("wb") as log:
-                command = _command(folder, here, i, ranks_per_host, port)
-                agents.append(
-                    subprocess.Popen(
-                        host.command(command) if host.namespace else command, env=variables, stdout=log, stderr=log, start_new_session=True
-                    )
-                )
+                command = host.command(_command(folder, here, i, ranks_per_host, port))
+                agents.append(subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True))
         yield agents
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -36,8 +36,8 @@ class Host:
     address: str
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """The command line that runs another on this host."""
-        return ["nsenter", f"--net={NAMESPACES / self.namespace}", *arguments]
+        """The command line that runs another on this host; without a namespace, on this machine itself."""
+        return [*arguments] if not self.namespace else ["nsenter", f"--net={NAMESPACES / self.namespace}", *arguments]
 
 
 def why_no_hosts() -> str | None:

@@ -6,8 +6,9 @@ machine with few cores can be many hosts, as long as it can carry what they send
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -187,17 +188,9 @@ def _shape(value: Any) -> str:
     return "" if isinstance(value, float) else str(value)
 
 
+@cache
 def _is_view(func: Any) -> bool:
-    return _remembered(_VIEWS, func, lambda: any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns))
-
-
-_VIEWS: dict[Any, bool] = {}
-
-
-def _remembered(known: dict[Any, bool], func: Any, find: Callable[[], bool]) -> bool:
-    if func not in known:
-        known[func] = find()
-    return known[func]
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
 
 
 def _tensors(args: Any, kwargs: Any) -> list[Tensor]:

@@ -5,16 +5,9 @@ from pathlib import Path
 from bench.codec import decode_text, encode_text
 from bench.errors import UsageError
 from bench.facts.decision import Decision
-from bench.store.results import REPORT, write_whole
+from bench.store.results import PAGE, REPORT, write_whole
 
 DECISION = "decision.json"
-PAGE = "report.html"
-
-
-def refuse_to_overwrite(run_dir: Path) -> None:
-    """Nothing; raises UsageError where a decision is already there."""
-    if (run_dir / DECISION).exists():
-        raise UsageError(f"out: {run_dir} already holds a {DECISION}, and results are never overwritten; choose another directory")
 
 
 def write_decision(run_dir: Path, decision: Decision, report: str, page: str) -> None:

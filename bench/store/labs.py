@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from bench.codec import decode_text, encode_text
-from bench.errors import UsageError
 from bench.facts.lab import LabResult
 from bench.facts.profile import NetworkProbe
 from bench.facts.result import Measured
-from bench.store.results import MEASURED, REPORT, write_whole
+from bench.store.results import MEASURED, PAGE, REPORT, read_kept, write_whole
 
 LAB = "lab.json"
 NETWORK = "network.json"
-PAGE = "report.html"
 
 
 def write_network(run_dir: Path, probe: NetworkProbe) -> None:
@@ -27,16 +25,7 @@ def read_network(run_dir: Path) -> NetworkProbe | None:
 
 def read_measured(run_dir: Path) -> Measured:
     """What ranks have measured in a folder of a round. Raises UsageError where it is not there."""
-    try:
-        return decode_text(Measured, (run_dir / MEASURED).read_bytes())
-    except OSError as error:
-        raise UsageError(f"{run_dir / MEASURED} cannot be read ({error.strerror})") from None
-
-
-def refuse_to_overwrite(run_dir: Path) -> None:
-    """Nothing; raises UsageError where an experiment is already there."""
-    if (run_dir / LAB).exists():
-        raise UsageError(f"out: {run_dir} already holds a {LAB}, and results are never overwritten; choose another directory")
+    return decode_text(Measured, read_kept(run_dir, MEASURED))
 
 
 def write_lab(run_dir: Path, result: LabResult, report: str, page: str) -> None:
@@ -48,11 +37,7 @@ def write_lab(run_dir: Path, result: LabResult, report: str, page: str) -> None:
 
 def read_lab(path: Path) -> LabResult:
     """The experiment in a file, or in a run directory. Raises UsageError where there is none."""
-    file = path / LAB if path.is_dir() else path
-    try:
-        return decode_text(LabResult, file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror}); give the directory of bench lab") from None
+    return decode_text(LabResult, read_kept(path, LAB))
 
 
 def is_measured(run_dir: Path) -> bool:

@@ -3,23 +3,16 @@
 from pathlib import Path
 
 from bench.codec import decode_text, encode_text
-from bench.errors import UsageError
 from bench.facts.meter import Meter
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.trace import StepTrace
-from bench.store.results import write_whole
+from bench.store.results import read_kept, write_whole
 
 PROFILE = "profile.json"
 SLICE = "slice.json"
 TRACE = "trace.json"
 METER = "meter.json"
-
-
-def refuse_to_overwrite(run_dir: Path) -> None:
-    """Nothing; UsageError where the directory already holds a profile, a slice or a trace."""
-    for name in (PROFILE, SLICE, TRACE):
-        if (run_dir / name).exists():
-            raise UsageError(f"out: {run_dir} already holds a {name}, and results are never overwritten; choose another directory")
+KEPT = (PROFILE, SLICE, TRACE)  # what a run directory may hold one of
 
 
 def write_profile(run_dir: Path, profile: DeviceProfile) -> None:
@@ -29,7 +22,7 @@ def write_profile(run_dir: Path, profile: DeviceProfile) -> None:
 
 def read_profile(path: Path) -> DeviceProfile:
     """The profile in a file, or in a run directory. Raises UsageError where it is none."""
-    return decode_text(DeviceProfile, _read(path, PROFILE))
+    return decode_text(DeviceProfile, read_kept(path, PROFILE))
 
 
 def write_slice(run_dir: Path, measured: SliceMeasurement) -> None:
@@ -39,7 +32,7 @@ def write_slice(run_dir: Path, measured: SliceMeasurement) -> None:
 
 def read_slice(path: Path) -> SliceMeasurement:
     """The slice in a file, or in a run directory. Raises UsageError where it is none."""
-    return decode_text(SliceMeasurement, _read(path, SLICE))
+    return decode_text(SliceMeasurement, read_kept(path, SLICE))
 
 
 def write_trace(run_dir: Path, trace: StepTrace) -> None:
@@ -49,7 +42,7 @@ def write_trace(run_dir: Path, trace: StepTrace) -> None:
 
 def read_trace(path: Path) -> StepTrace:
     """The trace in a file, or in a run directory. Raises UsageError where it is none."""
-    return decode_text(StepTrace, _read(path, TRACE))
+    return decode_text(StepTrace, read_kept(path, TRACE))
 
 
 def write_meter(run_dir: Path, meter: Meter) -> None:
@@ -59,12 +52,4 @@ def write_meter(run_dir: Path, meter: Meter) -> None:
 
 def read_meter(path: Path) -> Meter:
     """The meter in a file, or in a run directory. Raises UsageError where it is none."""
-    return decode_text(Meter, _read(path, METER))
-
-
-def _read(path: Path, name: str) -> bytes:
-    file = path / name if path.is_dir() else path
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror}); give a run directory or its {name}") from None
+    return decode_text(Meter, read_kept(path, METER))

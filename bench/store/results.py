@@ -24,14 +24,14 @@ STEPS = "steps.jsonl"
 PARTIAL = "partial.json"
 REPORT = "report.md"
 EVENT_LOG = "mlperf.log"
+PAGE = "report.html"
 SCHEMA = Path(__file__).with_name("result.schema.json")
 
 
 def make_run_dir(out: str | None, name: str) -> Path:
     """A writable directory without a result: `out`, or a new one below runs/. Raises UsageError where that cannot be."""
     path = open_run_dir(out, name)
-    if (path / RESULT).exists():
-        raise UsageError(f"out: {path} already holds a {RESULT}, and results are never overwritten; choose another directory")
+    refuse_to_overwrite(path, RESULT)
     return path
 
 
@@ -47,6 +47,22 @@ def open_run_dir(out: str | None, name: str) -> Path:
     except OSError as error:
         raise UsageError(f"out: {path} cannot be written ({error.strerror}); choose a directory that can") from None
     return path
+
+
+def refuse_to_overwrite(run_dir: Path, *names: str) -> None:
+    """Nothing; raises UsageError where the directory already holds one of these files."""
+    for name in names:
+        if (run_dir / name).exists():
+            raise UsageError(f"out: {run_dir} already holds a {name}, and results are never overwritten; choose another directory")
+
+
+def read_kept(path: Path, name: str) -> bytes:
+    """What a file holds, or the one of that name in a run directory. Raises UsageError where it cannot be read."""
+    file = path / name if path.is_dir() else path
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}); give a run directory or its {name}") from None
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -97,11 +113,7 @@ def write_partial(run_dir: Path, result: Result) -> None:
 
 def read_result(path: Path) -> Result:
     """The result in a file, or in a run directory. Raises UsageError where it is none."""
-    file = path / RESULT if path.is_dir() else path
-    try:
-        return decode_text(Result, file.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror}); give a run directory or its {RESULT}") from None
+    return decode_text(Result, read_kept(path, RESULT))
 
 
 def write_steps(run_dir: Path, launches: Sequence[Measurement]) -> None:

@@ -1,23 +1,15 @@
 """The page of a decision in a real browser: it shows who is done first, folds what is long, and opens all of it on paper."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import run_bench
-from tests.e2e.test_report import CHROMIUM, Opened, colours, playwright
+from tests.e2e.conftest import needs_chromium
+from tests.e2e.test_report import Opened, colours
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cost.foresight import forecast, promised_log_sd
-from bench.cost.naive import doubling_s, linear_s
 from bench.facts.lab import LabResult, LabRow
-from bench.lab import PROBE_BYTES, unmeasured
+from bench.lab import row_of
 from bench.report.lab_tables import RULES, error, is_inside, kept, percentile
 from bench.report.links_page import links_page
 from bench.store.labs import read_lab
@@ -23,31 +21,14 @@ def result() -> LabResult:
     return read_lab(ROOT / "benchmarks" / "links.json")
 
 
-def again(kept_rows: LabResult) -> list[LabRow]:
+def again(told: LabResult) -> list[LabRow]:
     """Every row, predicted anew from what is kept of one and two hosts and of the links."""
-    alone = {point.case: point for point in kept_rows.alone}
+    alone = {point.case: point for point in told.alone}
     rows = []
-    for name, network in kept_rows.networks.items():
-        second = {point.case: point for point in network.points if point.n_hosts == 2}
-        for point in network.points:
-            if point.n_hosts == 2:
-                continue
-            one, two, bare = alone[point.case], second[point.case], unmeasured(point)
-            others = [probe for probe in network.probes if probe.n_nodes != 2]
-            rows.append(
-                LabRow(
-                    network=name,
-                    case=point.case,
-                    n_hosts=point.n_hosts,
-                    forecast=forecast(bare, one, two, network.network, network.probes),
-                    from_one_host=forecast(bare, one, None, network.network, others),
-                    promised_log_sd=promised_log_sd(bare, one, two, network.network, PROBE_BYTES),
-                    linear_s=linear_s(one, bare),
-                    doubling_s=doubling_s(one, two, bare),
-                    measured_s=point.step_s,
-                    measured_error_s=point.standard_error_s,
-                )
-            )
+    for name, found in told.networks.items():
+        second = {point.case: point for point in found.points if point.n_hosts == 2}
+        many = [point for point in found.points if point.n_hosts > 2]
+        rows += [row_of(name, found.network, point, alone[point.case], second[point.case], found.probes) for point in many]
     return rows
 
 

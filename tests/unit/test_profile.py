@@ -34,7 +34,8 @@ from bench.run.collectives import buffer_sizes, find_groups, probe_collectives
 from bench.run.devices import LocalDevice
 from bench.run.repeat import MOST_SAMPLES, repeat, repeat_calls
 from bench.stats import median_interval
-from bench.store.profiles import read_profile, refuse_to_overwrite, write_profile
+from bench.store.profiles import KEPT, read_profile, write_profile
+from bench.store.results import refuse_to_overwrite
 
 QUICK = RepeatPolicy(budget_s=0.05, target_ci=0.1, confidence=0.95, min_samples=5)
 POLICY = ProbePolicy(
@@ -196,7 +197,7 @@ def test_a_profile_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_profile(tmp_path, profile())
     assert read_profile(tmp_path) == profile()
     with pytest.raises(UsageError, match=r"already holds a profile\.json"):
-        refuse_to_overwrite(tmp_path)
+        refuse_to_overwrite(tmp_path, *KEPT)
 
 
 def test_what_is_no_profile_is_refused(tmp_path: Path) -> None:
