@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench import stats
 from bench.config.compose import compose_plain, groups, load
 from bench.cost.foresight import forecast, promised_log_sd
 from bench.cost.naive import doubling_s, linear_s
@@ -92,7 +93,9 @@ class Experiment:
     def honesty(self) -> tuple[LabHonesty, ...]:
         """Real and metered steps side by side, on one host and on the first network's two: as far as this machine's cores reach."""
         name, network = next(iter(self.lab.networks.items()))
-        pairs = [(None, 1, case, f"{case}-z{METERED}") for case in self._used()] + [(name, 2, case, case) for case in network.cases]
+        pairs = [(None, 1, case, f"{case}-z{METERED}") for case in self._used()] + [
+            (name, 2, case, case) for case in network.cases if case in self.lab.computed
+        ]
         found = []
         for on, n, case, point in pairs:
             if self._has_cores(n, case):
@@ -132,7 +135,11 @@ class Experiment:
         for n_ranks, some in self._by_ranks(cases).items():
             wanted = {case: self._plain(case, n_hosts, self._meter(case)) for case in some}
             if n_hosts == 2 and name == next(iter(self.lab.networks)):
-                wanted |= {f"{case}-{REAL}": self._plain(case, n_hosts) for case in some if self._has_cores(n_hosts, case)}
+                wanted |= {
+                    f"{case}-{REAL}": self._plain(case, n_hosts)
+                    for case in some
+                    if case in self.lab.computed and self._has_cores(n_hosts, case)
+                }
             folder = self._round(name, n_hosts, n_ranks, wanted)
             probes += [without_samples(probe)] if (probe := read_network(folder)) else []
             points += [point_of(case, n_hosts, n_ranks, read_measured(folder / case).measurement) for case in some]
@@ -206,7 +213,7 @@ def point_of(case: str, n_hosts: int, ranks_per_host: int, m: Measurement) -> La
         is_metered=bool(m.invalid),
         step_s=step_s,
         median_s=m.step_s.median,
-        standard_error_s=step_s * m.tokens_per_s.half_width_fraction / 2,
+        standard_error_s=step_s * stats.standard_error(m.tokens_per_s) / m.tokens_per_s.value,
         n_steps=m.n_steps,
         forward_s=phases.get(Phase.FORWARD),
         backward_s=phases.get(Phase.BACKWARD),

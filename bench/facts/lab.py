@@ -55,11 +55,14 @@ class Lab:
     networks: dict[str, LabNetwork]
     cases: dict[str, tuple[str, ...]]  # overrides as on the command line
     ranks_per_host: dict[str, int]  # of the cases that have several
+    computed: tuple[str, ...]  # cases that two hosts of the first network compute too, to hold metered compute against
     most_bytes_per_s: Figure  # that all hosts together may send: what this machine carries
     steps: int  # timed steps of a case
     timeout_s: float  # of all cases of a network on so many hosts
 
     def __post_init__(self) -> None:
+        for case in self.computed:
+            require(case in self.cases, f"computed: no case '{case}' (cases: {', '.join(self.cases)})")
         for name, network in self.networks.items():
             for case, sizes in network.cases.items():
                 require(case in self.cases, f"networks.{name}.cases: no case '{case}' (cases: {', '.join(self.cases)})")

@@ -56,7 +56,7 @@ FLOORS: dict[str, set[str]] = {
     "comparing": {"errors", "facts", "codec", "contrast", "run", "store", "config", "jobs", "reporting"},
     "sharing": {"errors", "facts", "cost", "report", "store", "config"},
     "showing": {"codec", "report"},
-    "lab": {"errors", "facts", "cost", "run", "store", "report", "config"},
+    "lab": {"errors", "facts", "stats", "cost", "run", "store", "report", "config"},
     "commands": {"errors", "facts", "codec", "run", "showing", "report", "comparing", "sharing", "lab"},
     "cli": {
         "commands",

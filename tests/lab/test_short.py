@@ -22,7 +22,7 @@ def test_four_hosts_are_as_predicted_from_two(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = read_lab(tmp_path / "lab")
     assert json.loads(done.stdout)["alone"]
-    cases = ("ddp_small", "ddp_light", "ddp_large", "fsdp_small", "fsdp_large", "pp_short")
+    cases = ("ddp_small", "ddp_light", "ddp_large", "fsdp_tiny", "fsdp_small", "pp_short")
     assert sorted((row.network, row.case, row.n_hosts) for row in result.rows) == sorted(("fast", case, 4) for case in cases)
     off = {name: statistics.median(abs(error(row, rule)) for row in result.rows) for name, rule in RULES.items()}
     assert off["from two hosts"] <= 0.07, off
