@@ -7,9 +7,25 @@ from functools import cache
 
 import numpy as np
 
-from bench.backtest import CLASSES, REGIMES, Held, Row, fit_without, hold, published_rows, sweep_memory, with_widths
+from bench.backtest import (
+    CLASSES,
+    REGIMES,
+    Held,
+    Row,
+    Seen,
+    fit_without,
+    hold,
+    hold_composed,
+    published_rows,
+    sweep_memory,
+    with_widths,
+)
+from bench.config.compose import devices
+from bench.cost.observation import Observed
 from bench.cost.uncertainty import NORMAL_P90
-from bench.facts.accuracy import Accuracy, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
+from bench.errors import UsageError
+from bench.facts.accuracy import Accuracy, Composed, ComposedRow, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
+from bench.facts.hardware import Device
 from bench.facts.prediction import MemoryEstimate, Prior, Widths
 from bench.facts.published import Protocol
 from bench.facts.units import GIB
@@ -40,6 +56,55 @@ def fitted_prior(rows: Sequence[Row], each: Each = iter) -> tuple[Prior, dict[Pr
 def accuracy(each: Each = iter) -> Accuracy:
     """The whole score on the shipped rows."""
     return score_of(fitted_prior(published_rows(), each)[1])
+
+
+def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each = iter) -> Composed:
+    """Published runs on the devices that `told` knows of, predicted from it; `prior` has seen all sources and is only told of.
+
+    Raises UsageError where there are none.
+    """
+    rows, known = published_rows(), [device for device in devices() if told(prior, device).observations]
+    names = {alias for device in known for alias in device.aliases}
+    without = priors_by_source(rows)
+    for source in each(sorted({row.setup.source for row in rows if row.setup.gpu in names})):
+        without(source)
+    seen = hold_composed(
+        rows, lambda source: replace(without(source), widths=prior.widths), lambda prior, device: told(prior, device).observations
+    )
+    if not seen:
+        silent = {sentence: None for device in devices() for sentence in told(prior, device).not_told}
+        why = next(iter(silent), "give profile=RUN or slices=[RUN]")
+        raise UsageError(f"protocol: slices given; no published run is on a device whose parts were timed: {why}")
+    return Composed(
+        told=tuple(sentence for device in known for sentence in told(prior, device).told),
+        rows=tuple(map(_composed, seen)),
+        composed=_score([_error(one.row, one.log_s) for one in seen]),
+        cold=_score([_error(one.row, one.cold_log_s) for one in seen]),
+        naive=_score(rules) if (rules := [one.rule for one in seen if one.rule is not None]) else None,
+        coverage_of_80=float(np.mean([abs(_log_speed(one.row) + one.log_s) <= NORMAL_P90 * one.sd for one in seen])),
+    )
+
+
+def _error(row: Row, log_s: float) -> float:
+    """Relative error of the speed."""
+    return float(abs(np.exp(-log_s) / row.observed.tokens_per_s_per_device - 1))
+
+
+def _log_speed(row: Row) -> float:
+    return float(np.log(row.observed.tokens_per_s_per_device))
+
+
+def _composed(one: Seen) -> ComposedRow:
+    return ComposedRow(
+        id=one.row.setup.id,
+        source=one.row.setup.source,
+        what=_what(one.row),
+        published=one.row.observed.tokens_per_s_per_device,
+        composed=float(np.exp(-one.log_s)),
+        composed_p10=float(np.exp(-one.log_s - NORMAL_P90 * one.sd)),
+        composed_p90=float(np.exp(-one.log_s + NORMAL_P90 * one.sd)),
+        cold=float(np.exp(-one.cold_log_s)),
+    )
 
 
 def score_of(held: Mapping[Protocol, Sequence[Held]]) -> Accuracy:
@@ -79,15 +144,20 @@ def _balanced(ran: Sequence[MemoryEstimate], died: Sequence[MemoryEstimate]) -> 
 
 
 def _worst(one: Held) -> WorstRow:
-    setup = one.row.setup
-    plan = f"tp{setup.tp or 0:g} pp{setup.pp or 0:g} cp{setup.cp or 0:g} ep{setup.ep or 0:g}"
     return WorstRow(
-        id=setup.id,
-        source=setup.source,
-        what=f"{one.row.cells.get('model_name', '')} on {setup.n_devices:g} {setup.gpu}, {setup.precision}, {plan}",
+        id=one.row.setup.id,
+        source=one.row.setup.source,
+        what=_what(one.row),
         predicted_over_observed=float(np.exp(one.log_error)),
         sds=abs(one.log_error) / one.sd,
     )
+
+
+def _what(row: Row) -> str:
+    """A run in a few words."""
+    setup = row.setup
+    plan = f"tp{setup.tp or 0:g} pp{setup.pp or 0:g} cp{setup.cp or 0:g} ep{setup.ep or 0:g}"
+    return f"{row.cells.get('model_name', '')} on {setup.n_devices:g} {setup.gpu}, {setup.precision}, {plan}"
 
 
 def _protocol(protocol: Protocol, held: Sequence[Held]) -> ProtocolAccuracy:

@@ -13,6 +13,7 @@ from bench.config.compose import conf_dir, devices, load_prior
 from bench.cost.completion import completions, table_of
 from bench.cost.fit import Sample, fit
 from bench.cost.layout import Array
+from bench.cost.observation import Observation
 from bench.cost.posterior import Evidence, condition
 from bench.cost.row_memory import RowMemory, row_memory
 from bench.cost.table import Table
@@ -231,6 +232,39 @@ def hold(rows: Sequence[Row], protocol: Protocol, prior_without: Callable[[str],
                 )
             )
     return held
+
+
+class Seen(NamedTuple):
+    """A published run on a device whose parts were timed: predicted from them, and without."""
+
+    row: Row
+    log_s: float  # device-seconds per token from the parts
+    sd: float
+    cold_log_s: float
+    rule: float | None  # relative error of the naive rule
+
+
+def hold_composed(
+    rows: Sequence[Row], prior_without: Callable[[str], Prior], told: Callable[[Prior, Device], tuple[Observation, ...]]
+) -> list[Seen]:
+    """Every run, plans of sweeps apart, on a device of which `told` has observations, by a prior that has not seen its source."""
+    found, cold_mfu = [], _cold_mfu(rows)
+    by_site: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.setup.kind != "sweep" and row.setup.gpu in device_names():
+            by_site[row.setup.source, row.setup.gpu].append(row)
+    for (source, gpu), members in sorted(by_site.items()):
+        if not told(physical_prior(), device_names()[gpu]):
+            continue
+        prior = prior_without(source)
+        table = table_of([row.setup for row in members], device_names(), physical_prior())
+        mean, sd = predicted(condition(prior, None, told(prior, device_names()[gpu])), table)
+        cold, _ = predicted(condition(prior, None), table)
+        for row, m, s, c in zip(members, mean, sd, cold, strict=True):
+            rule = naive_speed(Protocol.COLD, (), row, cold_mfu)
+            error = None if rule is None else abs(rule / row.observed.tokens_per_s_per_device - 1)
+            found.append(Seen(row, float(m), float(s), float(c), error))
+    return found
 
 
 def naive_speed(protocol: Protocol, measured: Sequence[Row], row: Row, cold_mfu: Callable[[Row], float]) -> float | None:

@@ -17,8 +17,9 @@ from bench.codec import nearest
 from bench.config.compose import compose_plain, groups, load
 from bench.config.keys import keys
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
+from bench.facts.accuracy import Accuracy
 from bench.following import follow, stay_alone
-from bench.report.accuracy_tables import accuracy_tables
+from bench.report.accuracy_tables import accuracy_tables, composed_tables
 from bench.report.breakdown import breakdown_table
 from bench.report.completion import SHELLS, completion_script
 from bench.report.decision_tables import decision_tables
@@ -151,8 +152,8 @@ def report(options: argparse.Namespace) -> int:
 
 def backtest(options: argparse.Namespace) -> int:
     """Hold the predictor against published runs it was not fitted on."""
-    accuracy = forecast.backtest(*options.overrides)
-    show(options, accuracy, *accuracy_tables(accuracy))
+    score = forecast.backtest(*options.overrides)
+    show(options, score, *(accuracy_tables(score) if isinstance(score, Accuracy) else composed_tables(score)))
     return ExitCode.OK
 
 

@@ -1,15 +1,15 @@
 """The verbs that predict: one target or a table of rows, the plan search, the back-test and the fit behind them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.accuracy import accuracy, fitted_prior
+from bench.accuracy import accuracy, composed, fitted_prior
 from bench.backtest import predict_rows, published_rows
-from bench.config.compose import compose, conf_dir, find_device
+from bench.config.compose import compose, conf_dir, devices, find_device
 from bench.config.profiles import find_profile
 from bench.config.schema import Config
-from bench.cost.calibrate import Calibration, calibrate
+from bench.cost.calibrate import Calibration, calibrate, usual_site
 from bench.cost.extrapolate import project
 from bench.cost.observation import Observed
 from bench.cost.plans import plan_search
@@ -19,14 +19,14 @@ from bench.cost.scaling import scaling_curves
 from bench.cost.sliced import from_slice
 from bench.cost.whatif import what_if
 from bench.errors import DoesNotFit, UsageError
-from bench.facts.accuracy import Accuracy
+from bench.facts.accuracy import Accuracy, Composed
 from bench.facts.hardware import Cluster, Device
 from bench.facts.measurement import Measurement
 from bench.facts.prediction import PlanSearch, Prediction, Prior
 from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.published import RowPrediction
 from bench.facts.scaling import ScalingCurve, WhatIf
-from bench.report.accuracy_tables import accuracy_page
+from bench.report.accuracy_tables import accuracy_page, composed_page
 from bench.report.terminal import tracked
 from bench.store.forecasts import write_forecast, write_plans
 from bench.store.priors import prior_text
@@ -103,8 +103,9 @@ def observed_of(prior: Prior, cluster: Cluster, profile: DeviceProfile | None, s
 
 
 def kept_profile(device: Device) -> DeviceProfile | None:
-    """The latest profile in conf/device/profile of a device; None where none is kept."""
-    found = (find_profile(name) for name in device.torch_names)
+    """The latest profile in conf/device/profile of a device, or of another with its chip; None where none is kept."""
+    alike = sorted((other for other in devices() if other.has_chip_of(device)), key=lambda other: other.name != device.name)
+    found = (find_profile(name) for other in alike for name in other.torch_names)
     return next((profile for profile in found if profile), None)
 
 
@@ -131,13 +132,24 @@ def plan(*overrides: str) -> tuple[tuple[PlanSearch, ...], Path]:
     return found, run_dir
 
 
-def backtest(*overrides: str) -> Accuracy:
-    """The score on every published run, its source left out; the page of it is written to `out` where that is given."""
+def backtest(*overrides: str) -> Accuracy | Composed:
+    """The score on published runs, each source left out; its page is written to `out` where that is given.
+
+    `protocol=slices` takes the runs on devices of which `profile=RUN` or `slices=[RUN]` tell, or else a kept profile.
+    """
     config = compose(overrides)
-    score = accuracy(partial(tracked, phase="fitting without"))
+    each = partial(tracked, phase="fitting without")
+    score = accuracy(each) if config.protocol == "published" else composed(_parts_of(config), config.prior, each)
     if config.out:
-        write_file(Path(config.out), accuracy_page(score))
+        write_file(Path(config.out), accuracy_page(score) if isinstance(score, Accuracy) else composed_page(score))
     return score
+
+
+def _parts_of(config: Config) -> Callable[[Prior, Device], Observed]:
+    """What the profile and the slices of a configuration tell of a device."""
+    given, slices = read_profile(Path(config.profile)) if config.profile else None, [read_slice(Path(path)) for path in config.slices]
+    kept = {device.name: given or kept_profile(device) for device in devices()}
+    return lambda prior, device: observed_of(prior, usual_site(device, device.scale_up_domain), kept.get(device.name), slices)
 
 
 def fit_priors(*overrides: str) -> Path:

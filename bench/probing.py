@@ -40,7 +40,8 @@ def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> De
     if place.rank > 0:
         return None
     plans, warnings = plan_work(config)
-    probes, left_out = probe_device(config.probe, device, plans, probe_precisions(backend, _given(config.train.precision)), tell)
+    precisions = probe_precisions(device, _given(config.train.precision))
+    probes, left_out, loads = probe_device(config.probe, device, plans, precisions, tell)
     if progress:
         progress.close()
     wrong = (f"{p.collective} of {p.size_bytes} bytes brought wrong numbers" for p in network.collectives if not p.correct)
@@ -60,6 +61,7 @@ def probe(config: Config, place: RankPlace, progress: ProgressLine | None) -> De
         absent=(*network.absent, *left_out),
         warnings=(*warnings, *wrong, *sick_links(network.links)),
         links=network.links,
+        loads=loads,
     )
 
 

@@ -19,6 +19,7 @@ NOT_HERE = {
     r"\bsky |\bkubectl |\bdocker ": "needs a cluster or an image",
     r"n_nodes=2|nnodes=2": "needs a second machine; tests of launch.n_nodes meet on loopback",
     r"scripts/(bench|test)\b": "sets up .venv from the package registry; .ci/run calls it",
+    r"scripts/gpu/": "needs a GPU; tests/e2e/test_gpu_campaigns.py runs them on a CPU",
     r"out=node\b|[=\[]node-": "needs a GPU node: minutes, and eight devices; tests/e2e has the same verbs on a CPU",
 }
 ALONE = ("bench doctor", "bench completion bash")  # commands that need no key; other verbs alone are mentions

@@ -170,6 +170,7 @@ class Config:
     sweep: SweepPolicy
     rows: str | None
     calibration: str | None
+    protocol: Literal["published", "slices"]
     result: str | None
     profile: str | None
     slices: tuple[str, ...]

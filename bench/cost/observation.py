@@ -4,18 +4,22 @@ Source: Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", 
 linear function of it. All observations count at once, so that their order cannot matter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bench.cost.coefficients import NAMES, log_values, stack_log_sds
 from bench.cost.layout import Array
+from bench.facts.hardware import Device
 from bench.facts.prediction import Prior
 
 CREDIBLE_SDS = 3.0  # an observation further from the prior than this is of another regime
 # How far a kind of device's own rate may lie from the published one. Assumed: as far as stacks scatter in the coefficient that
 # scales products (kernel_fraction in conf/prior/published.yaml).
 DEVICE_LOG_SD = 0.05
+# How much further a device may lie from what was measured on another product with the same chip, each beside its own datasheet
+# (other memory, another board). Assumed: as two samples of one kind may.
+KINDRED_LOG_SD = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,14 @@ def common_rate(prior: Prior, what: str, ratio: float, names: tuple[str, ...], l
     common = min(DEVICE_LOG_SD**2, 1 / weight) if loose else 0.0
     rest = max(0.0, common - common**2 * weight)
     return observation(prior, what, ratio, {name: common / spread[name] ** 2 for name in loose}, float(np.sqrt(log_sd**2 + rest)))
+
+
+def kindred(found: list[Observation], measured: Device, device: Device) -> tuple[list[Observation], str]:
+    """What was found on one device as it tells of another with its chip, and what sentences call the measured one."""
+    if measured.name == device.name:
+        return found, device.name
+    further = [replace(one, log_sd=float(np.hypot(one.log_sd, KINDRED_LOG_SD))) for one in found]
+    return further, f"{measured.name}, which has the chip of {device.name},"
 
 
 def credible(prior: Prior, found: Observation) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.cost.coefficients import Coefficients, coefficients_of, log_values
 from bench.cost.layer import BACKWARD_ATTENTION, STREAM_FRACTION
-from bench.cost.observation import Observation, Observed, common_rate, observation, sorted_out
+from bench.cost.observation import Observation, Observed, common_rate, kindred, observation, sorted_out
 from bench.cost.workload import matmul_flops_per_s
 from bench.facts.hardware import Architecture, Cluster, Device, Precision
 from bench.facts.prediction import Prior
@@ -28,19 +28,25 @@ ARCHITECTURE_FACTORS = {
     Architecture.CDNA: "kernel_factor_cdna",
 }
 HALF = (Precision.BF16, Precision.FP16)
+FLOAT8 = (Precision.FP8,)
 
 
 def from_profile(prior: Prior, profile: DeviceProfile, profiled: Device | None, cluster: Cluster) -> Observed:
-    """What a profile tells of a cluster's device; nothing where it is of another kind of device."""
+    """What a profile tells of a cluster's device; nothing where it is of a device with another chip.
+
+    Every rate is held against the datasheet of the device that was profiled: what carries over to another is the share of it.
+    """
     device, source = cluster.device, f"profile of {profile.date}"
-    if profiled is None or profiled.name != device.name:
+    if profiled is None or not profiled.has_chip_of(device):
         return Observed(
-            not_told=(f"the rates of {device.name}: the profile is of {profile.device_name}, and a device tells of its own kind",)
+            not_told=(f"the rates of {device.name}: the profile is of {profile.device_name}, and a device tells of its own chip",)
         )
     by = coefficients_of(log_values(prior))
-    found = [*_products(prior, profile, device), *_attention(prior, profile, device, by), *_memory(prior, profile, device)]
-    found += [*_launches(prior, profile), *_optimizer(prior, profile, device), *_links(prior, profile, cluster, by)]
-    return sorted_out(prior, found, device.name, source) + _lacking(profile, cluster)
+    found = [*_products(prior, profile, profiled), *_float8_products(prior, profile, profiled)]
+    found += [*_attention(prior, profile, profiled, by), *_memory(prior, profile, profiled)]
+    found += [*_launches(prior, profile), *_optimizer(prior, profile, profiled), *_links(prior, profile, profiled, cluster, by)]
+    found, name = kindred(found, profiled, device)
+    return sorted_out(prior, found, name, source) + _lacking(profile, cluster)
 
 
 def to_be_probed(prior: Prior, device: Device) -> list[Observation]:
@@ -65,10 +71,25 @@ def _lacking(profile: DeviceProfile, cluster: Cluster) -> Observed:
 
 
 def _products(prior: Prior, profile: DeviceProfile, device: Device) -> list[Observation]:
-    """Those of plans where they were probed, with the cache cold, else the large ones of the grid."""
-    half = [p for p in profile.probes if p.kind is ProbeKind.MATMUL and p.precision in HALF]
-    chosen = [p for p in half if p.name and p.cache is not Cache.WARM] or [p for p in half if p.name]
-    chosen = chosen or [p for p in half if min(p.sizes[side] for side in "mkn") >= LARGE]
+    """Those in bf16 or fp16, which all products in a step scale with."""
+    names = ("kernel_fraction", *filter(None, (ARCHITECTURE_FACTORS.get(device.architecture),)))
+    return _of_products(prior, _telling(profile, HALF), device, "matrix products", names)
+
+
+def _float8_products(prior: Prior, profile: DeviceProfile, device: Device) -> list[Observation]:
+    """Those in fp8, beside the best one that anyone measured; none where nobody has."""
+    chosen = _telling(profile, FLOAT8) if Precision.FP8 in device.matmul_flops_per_s else []
+    return _of_products(prior, chosen, device, "matrix products in fp8", ("kernel_fraction", "fp8_fraction"))
+
+
+def _telling(profile: DeviceProfile, precisions: tuple[Precision, ...]) -> list[ProbeSamples]:
+    """Products of plans where they were probed, with the cache cold, else the large ones of the grid."""
+    alike = [p for p in profile.probes if p.kind is ProbeKind.MATMUL and p.precision in precisions]
+    chosen = [p for p in alike if p.name and p.cache is not Cache.WARM] or [p for p in alike if p.name]
+    return chosen or [p for p in alike if min(p.sizes[side] for side in "mkn") >= LARGE]
+
+
+def _of_products(prior: Prior, chosen: list[ProbeSamples], device: Device, what: str, names: tuple[str, ...]) -> list[Observation]:
     if not chosen:
         return []
     rates = np.array([matmul_flops_per_s(device, p.precision) for p in chosen])
@@ -76,13 +97,13 @@ def _products(prior: Prior, profile: DeviceProfile, device: Device) -> list[Obse
     whole = bound + np.array([_operand_bytes(p) for p in chosen]) / _bytes_per_s(device)
     ratio = sum(p.timing.median_s for p in chosen) / float(whole.sum())
     share = float(bound.sum() / whole.sum())
-    names = ("kernel_fraction", *filter(None, (ARCHITECTURE_FACTORS.get(device.architecture),)))
-    return [observation(prior, f"{len(chosen)} matrix products", ratio, dict.fromkeys(names, -share), PRODUCT_LOG_SD)]
+    return [observation(prior, f"{len(chosen)} {what}", ratio, dict.fromkeys(names, -share), PRODUCT_LOG_SD)]
 
 
 def _operand_bytes(product: ProbeSamples) -> float:
     m, k, n = (product.sizes[side] for side in "mkn")
-    return 2.0 * product.sizes.get("n_batch", 1) * (m * k + k * n + m * n)
+    item = 1.0 if product.precision is Precision.FP8 else 2.0  # of an operand; results are bf16
+    return product.sizes.get("n_batch", 1) * (item * (m * k + k * n) + 2.0 * m * n)
 
 
 def _bytes_per_s(device: Device) -> float:
@@ -128,9 +149,9 @@ def _optimizer(prior: Prior, profile: DeviceProfile, device: Device) -> list[Obs
     return [observation(prior, "optimizer steps", ratio, {"optimizer_factor": 1.0}, OPTIMIZER_LOG_SD)]
 
 
-def _links(prior: Prior, profile: DeviceProfile, cluster: Cluster, by: Coefficients) -> list[Observation]:
+def _links(prior: Prior, profile: DeviceProfile, device: Device, cluster: Cluster, by: Coefficients) -> list[Observation]:
     """Gathers inside a node and across nodes, where the cluster has the links of the device's usual node."""
-    found, device = [], cluster.device
+    found = []
     gathers = [p for p in profile.collectives if p.collective is Collective.ALL_GATHER and p.correct]
     inside = _widest([p for p in gathers if p.axis is GroupAxis.WITHIN_NODE])
     across = _widest([p for p in gathers if p.axis is GroupAxis.ACROSS_NODES])

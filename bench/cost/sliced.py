@@ -10,7 +10,7 @@ from bench.cost.coefficients import NAMES, Coefficients, coefficients_of, log_va
 from bench.cost.collectives import soft_maximum
 from bench.cost.layer import layer_of
 from bench.cost.layout import layout_of
-from bench.cost.observation import Observation, Observed, sorted_out
+from bench.cost.observation import Observation, Observed, kindred, sorted_out
 from bench.cost.step_time import software_factor
 from bench.cost.table import STEP
 from bench.cost.workload import Workload, workload_of
@@ -27,16 +27,16 @@ Seconds = Callable[[Workload, Coefficients], float]
 
 
 def from_slice(prior: Prior, measured: SliceMeasurement, sliced: Device | None, device: Device) -> Observed:
-    """What a slice tells of a cluster's device; nothing where it was timed on another kind of device."""
-    spec = measured.spec
-    if reason := _why_not_comparable(measured, sliced, device):
+    """What a slice tells of a cluster's device; nothing where it was timed on a device with another chip."""
+    spec, reason = measured.spec, _why_not_comparable(measured, sliced, device)
+    if sliced is None or reason:
         return Observed(not_told=(f"the layers of {spec.target} on {device.name}: {reason}",))
     source = f"slice of {spec.target} timed on {measured.environment.started_at[:10]}"
-    found = to_be_sliced(prior, spec.model, spec.plan, spec.micro_batch_size, device)
-    layers = _seen(found[0], f"{spec.n_layers} layers of the slice", measured.layers, spec.n_layers)
-    ends = _seen(found[1], "embedding, head and loss of the slice", measured.ends, 1)
+    expected = to_be_sliced(prior, spec.model, spec.plan, spec.micro_batch_size, sliced)
+    layers = _seen(expected[0], f"{spec.n_layers} layers of the slice", measured.layers, spec.n_layers)
+    found, name = kindred([layers, _seen(expected[1], "embedding, head and loss of the slice", measured.ends, 1)], sliced, device)
     unseen = "what links and the network take: a slice crosses none"
-    return sorted_out(prior, [layers, ends], device.name, source) + Observed(not_told=(unseen,))
+    return sorted_out(prior, found, name, source) + Observed(not_told=(unseen,))
 
 
 def to_be_sliced(prior: Prior, shape: ModelShape, plan: ParallelPlan, micro_batch_size: int, device: Device) -> list[Observation]:
@@ -52,8 +52,8 @@ def to_be_sliced(prior: Prior, shape: ModelShape, plan: ParallelPlan, micro_batc
 
 def _why_not_comparable(measured: SliceMeasurement, sliced: Device | None, device: Device) -> str | None:
     """Why a slice is silent about a device; None where it is not."""
-    if sliced is None or sliced.name != device.name:
-        return f"the slice was timed on {measured.device_name}, and a device tells of its own kind"
+    if sliced is None or not sliced.has_chip_of(device):
+        return f"the slice was timed on {measured.device_name}, and a device tells of its own chip"
     if measured.spec.precision not in (Precision.BF16, Precision.FP16):
         return f"the slice ran in {measured.spec.precision.value}, the target trains in bf16"
     return None

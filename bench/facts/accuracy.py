@@ -52,6 +52,32 @@ class MemoryAccuracy:
 
 
 @fact
+class ComposedRow:
+    """A published run, predicted from what parts of its chip were timed to take; tokens per second of one device."""
+
+    id: str
+    source: str
+    what: str
+    published: float
+    composed: float
+    composed_p10: float
+    composed_p90: float
+    cold: float  # by the same prior without what was timed
+
+
+@fact
+class Composed:
+    """Published runs on the chip of a profile or of slices, each source left out of the fit behind its rows."""
+
+    told: tuple[str, ...]  # what the parts say of each device, by the prior fitted to all sources
+    rows: tuple[ComposedRow, ...]
+    composed: Score
+    cold: Score
+    naive: Score | None  # the usual MFU of the device; of the rows whose shape is told, None where none is
+    coverage_of_80: float
+
+
+@fact
 class Accuracy:
     """The whole back-test."""
 

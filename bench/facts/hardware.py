@@ -62,6 +62,11 @@ class Device:
                 f"matmul_flops_per_s.{precision} {rate.value:g} is above the peak; check for a sparse figure",
             )
 
+    def has_chip_of(self, other: "Device") -> bool:
+        """Whether both compute with the same chip: one architecture, the same peaks; memory may differ, as between H100 and H200."""
+        peaks = [{precision: rate.value for precision, rate in device.peak_flops_per_s.items()} for device in (self, other)]
+        return self.architecture is other.architecture and peaks[0] == peaks[1]
+
 
 @fact
 class Link:

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+from bench.facts.breakdown import DeviceTelemetry
 from bench.facts.figure import fact, require
 from bench.facts.hardware import Backend, Precision
 from bench.facts.measurement import Environment
@@ -36,6 +37,7 @@ class ProbePolicy:
     attention_seq_lens: tuple[int, ...]
     memory_sizes_bytes: tuple[int, ...]  # of one array
     optimizer_parameters: tuple[int, ...]
+    load_s: float  # that power and clocks are watched under the heaviest case of every kind; 0: never
     collective_min_bytes: int
     collective_max_bytes: int | None  # None: an eighth of the memory free for a rank
     collective_size_factor: int  # from one size to the next
@@ -44,6 +46,7 @@ class ProbePolicy:
     def __post_init__(self) -> None:
         for name in ("matmul_sizes", "attention_seq_lens", "memory_sizes_bytes", "optimizer_parameters"):
             require(all(size >= 1 for size in getattr(self, name)), f"{name} {list(getattr(self, name))} must all be at least 1")
+        require(self.load_s >= 0, f"load_s {self.load_s:g} must be at least 0; 0 watches nothing")
         low, high = self.collective_min_bytes, self.collective_max_bytes
         require(low >= 4, f"collective_min_bytes {low} must be at least 4, one number")
         require(high is None or high >= low, f"collective_max_bytes {high} is below collective_min_bytes {low}")
@@ -187,6 +190,14 @@ class NetworkProbe:
 
 
 @fact
+class Load:
+    """What a device drew, and how fast it ran, while one probe kept it busy."""
+
+    what: str
+    telemetry: DeviceTelemetry
+
+
+@fact
 class DeviceProfile:
     """Everything that was probed on one kind of device: probes of one rank while the others were idle, and collectives."""
 
@@ -205,6 +216,7 @@ class DeviceProfile:
     absent: tuple[Absent, ...]
     warnings: tuple[str, ...]
     links: tuple[NodeLink, ...] = ()  # of every node, where there are three or more
+    loads: tuple[Load, ...] = ()  # where something tells of power or clocks
 
 
 @fact

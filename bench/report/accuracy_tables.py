@@ -1,6 +1,6 @@
 """The back-test as tables, and as the page docs/accuracy.md."""
 
-from bench.facts.accuracy import Accuracy, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
+from bench.facts.accuracy import Accuracy, Composed, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
 from bench.facts.published import Protocol
 from bench.report.format import percent, significant
 from bench.report.markdown import markdown_table
@@ -31,6 +31,38 @@ def accuracy_tables(score: Accuracy) -> tuple[Table, ...]:
 def accuracy_page(score: Accuracy) -> str:
     """The page."""
     return "\n\n".join([INTRO.strip(), *map(markdown_table, accuracy_tables(score))]) + "\n"
+
+
+def composed_tables(score: Composed) -> tuple[Table, ...]:
+    """The score of predictions from parts, beside the same without them, and every row."""
+    rows = [("from the parts", _pair(score.composed), str(score.composed.n)), ("without them", _pair(score.cold), str(score.cold.n))]
+    if score.naive:
+        rows.append(("usual MFU of the device", _pair(score.naive), str(score.naive.n)))
+    notes = (f"Of the published speeds {percent(score.coverage_of_80, 0)} lie inside the 80 % interval.", *score.told)
+    errors = Table("Published runs predicted from parts timed alone", ("predicted", "error,\nmedian / p90", "rows"), tuple(rows), notes)
+    return errors, _composed_rows(score)
+
+
+def composed_page(score: Composed) -> str:
+    """The page."""
+    return "\n\n".join(["# Published runs from parts", *map(markdown_table, composed_tables(score))]) + "\n"
+
+
+def _composed_rows(score: Composed) -> Table:
+    rows = tuple(
+        (
+            row.id,
+            row.what,
+            f"{row.published:,.0f}",
+            f"{row.composed:,.0f}",
+            f"{row.composed_p10:,.0f} to {row.composed_p90:,.0f}",
+            percent(row.composed / row.published - 1),
+            percent(row.cold / row.published - 1),
+        )
+        for row in score.rows
+    )
+    header = ("row", "run", "published", "from parts", "80 %", "off by", "off by,\nwithout parts")
+    return Table("Tokens per second of one device", header, rows)
 
 
 def _errors(score: Accuracy) -> Table:

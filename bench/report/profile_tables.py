@@ -30,7 +30,8 @@ def profile_tables(profile: DeviceProfile) -> tuple[Table, ...]:
     surfaces = [_surface(profile, precision) for precision in dict.fromkeys(p.precision for p in profile.probes if _is_grid(p))]
     groups = dict.fromkeys((c.axis, c.n_ranks) for c in profile.collectives)
     planned = [_plan_table(profile)] if any(map(_is_planned, profile.probes)) else []
-    return (*surfaces, *planned, _probe_table(profile), *(_collective_table(profile, axis, n) for axis, n in groups))
+    drawn = [_load_table(profile)] if profile.loads else []
+    return (*surfaces, *planned, _probe_table(profile), *drawn, *(_collective_table(profile, axis, n) for axis, n in groups))
 
 
 def profile_report(profile: DeviceProfile) -> str:
@@ -100,6 +101,27 @@ def _probe_table(profile: DeviceProfile) -> Table:
         *(f"warning: {text}" for text in profile.warnings),
     )
     return Table(f"One {profile.device_name}", ("what", "which", "sizes", "precision", "cache", "time", "rate"), rows, notes)
+
+
+def _load_table(profile: DeviceProfile) -> Table:
+    rows = tuple(
+        (
+            load.what,
+            _told(load.telemetry.power_w, "{:,.0f} W"),
+            _told(load.telemetry.peak_power_w, "{:,.0f} W"),
+            _told(load.telemetry.clock_hz, "{:,.0f} MHz", 1e-6),
+            _told(load.telemetry.lowest_clock_hz, "{:,.0f} MHz", 1e-6),
+            _told(load.telemetry.peak_temperature_c, "{:.0f} C"),
+            ", ".join(load.telemetry.throttle_reasons) or _told(load.telemetry.throttled_fraction, "none"),
+        )
+        for load in profile.loads
+    )
+    header = ("kept busy by", "power", "highest", "clock", "lowest", "temperature", "held back by")
+    return Table(f"What one {profile.device_name} draws, as {profile.loads[0].telemetry.source} tells", header, rows)
+
+
+def _told(value: float | None, form: str, factor: float = 1.0) -> str:
+    return "not told" if value is None else form.format(value * factor)
 
 
 def _size_name(name: str) -> str:

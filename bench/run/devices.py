@@ -128,6 +128,14 @@ def _cpu_model() -> str:
         return "CPU"
 
 
+LEAST_FLOAT8_CAPABILITY = (8, 9)  # Ada and Hopper; earlier NVIDIA devices have no float8 matrix units
+
+
+def has_float8(device: LocalDevice) -> bool:
+    """Whether this device has float8 matrix units that torch uses."""
+    return device.backend is Backend.CUDA and torch.cuda.get_device_capability(device.local_rank) >= LEAST_FLOAT8_CAPABILITY
+
+
 def has_fast_bf16(backend: Backend) -> bool:
     """Whether bf16 products may be faster than fp32 here: by instruction set on a CPU, by the driver's word elsewhere."""
     if backend is Backend.CPU:

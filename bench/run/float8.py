@@ -1,24 +1,21 @@
 """fp8 training: torchao's linear layers, whose three products run in float8 with one scale per tensor, found anew in every pass."""
 
-import torch
 from torch import nn
 
 from bench.errors import UsageError
-from bench.facts.hardware import Backend
-from bench.run.devices import LocalDevice
+from bench.run.devices import LocalDevice, has_float8
 
 try:
     from torchao.float8 import Float8LinearConfig, convert_to_float8_training  # the extra `fp8`
 except ImportError:
     Float8LinearConfig = convert_to_float8_training = None
 
-LEAST_CAPABILITY = (8, 9)  # Ada and Hopper; earlier devices have no float8 matrix units
 SIDE_MULTIPLE = 16  # of both sides of a weight, so torch._scaled_mm asks
 
 
 def refuse_float8(device: LocalDevice, is_replicated: bool) -> None:
     """Nothing; raises UsageError where this device, this plan or this installation cannot train in fp8."""
-    if device.backend is not Backend.CUDA or torch.cuda.get_device_capability(device.local_rank) < LEAST_CAPABILITY:
+    if not has_float8(device):
         raise UsageError(f"train.precision: fp8 given; {device.name()} has no fp8 matrix units that torch uses; use bf16")
     if not is_replicated:
         raise UsageError("train.precision: fp8 given; it runs with plan=ddp or zero1 only; use bf16")

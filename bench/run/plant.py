@@ -58,16 +58,16 @@ def fault_of(text: str) -> Fault:
         case ["hang", rank, step]:
             return lambda trainer, n: time.sleep(FOREVER_S if (trainer.rank, n) == (int(rank), int(step)) else 0.0)
         case ["hoard", rank, step]:
-            return lambda trainer, n: _hoard() if (trainer.rank, n) == (int(rank), int(step)) else None
+            return lambda trainer, n: _hoard(trainer.passes.parameters[0].device) if (trainer.rank, n) == (int(rank), int(step)) else None
         case ["clock", step, seconds]:
             return lambda _, n: _move_clock(float(seconds)) if n == int(step) else None
     raise UsageError(f"BENCH_PLANT: {text} given; use slow_rank:RANK:SECONDS or another of bench/run/plant.py, or unset it")
 
 
-def _hoard() -> None:
+def _hoard(device: torch.device) -> None:
     hoard = []
     while True:
-        hoard.append(torch.empty(HOARD_BYTES, dtype=torch.uint8))  # addresses alone: a limit on them is what tests set
+        hoard.append(torch.empty(HOARD_BYTES, dtype=torch.uint8, device=device))  # on a CPU addresses alone: tests set a limit on them
 
 
 def _move_clock(seconds: float) -> None:

@@ -1,5 +1,6 @@
 """What one device does alone: matrix products, attention, memory, launches, optimizer; each timed until its median is known."""
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from statistics import median
 import torch
 
 from bench.facts.hardware import Backend, Precision
-from bench.facts.profile import Absent, Cache, ProbePolicy, ProbeSamples, WorkUnit
-from bench.facts.progress import Progress, extrapolated
+from bench.facts.profile import Absent, Cache, Load, ProbePolicy, ProbeSamples, WorkUnit
+from bench.facts.progress import Progress, TimeLeft, extrapolated
 from bench.facts.units import KIB
-from bench.run.devices import LocalDevice, has_fast_bf16
-from bench.run.probe_cases import Case, PlanWork, all_cases
+from bench.run.devices import LocalDevice, has_fast_bf16, has_float8
+from bench.run.probe_cases import Call, Case, PlanWork, all_cases
 from bench.run.repeat import UNTIMED_CALLS, repeat_calls
+from bench.run.sources import Source, find_source
+from bench.run.telemetry import Sampler
 
 # sysconf adds up the caches of sockets that a virtual machine does not have
 LINUX_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
@@ -23,6 +26,9 @@ USUAL_CACHE_BYTES = 64 * 2**20  # where the machine does not tell
 CACHES_BEYOND = 4  # an array of so many caches leaves nothing behind in them
 MOST_BUDGETS = 4  # that a slow product of a plan may take for its few samples; slower ones are left out
 USABLE_FRACTION = 0.5  # of the free memory, for the operands of one probe
+# Power counts from here on: NVML tells the mean of the last second. Source: NVML API reference, nvmlDeviceGetPowerUsage.
+SETTLING_S = 1.0
+BUSY_CALLS = 8  # queued before one waits for the device
 
 
 @dataclass
@@ -80,21 +86,57 @@ class Prober:
 
 def probe_device(
     policy: ProbePolicy, device: LocalDevice, plans: Sequence[PlanWork], precisions: Sequence[Precision], tell: Progress
-) -> tuple[tuple[ProbeSamples, ...], tuple[Absent, ...]]:
-    """Every probe of the policy, and of the products and the attention of every plan; and what was left out."""
+) -> tuple[tuple[ProbeSamples, ...], tuple[Absent, ...], tuple[Load, ...]]:
+    """Every probe of the policy, and of the products and the attention of every plan; what was left out; and what the device drew."""
     prober = Prober(policy, device, device.free_memory_bytes(1), last_level_cache_bytes(device))
     cases, begun = all_cases(policy, device, plans, precisions), time.perf_counter()
     for i, case in enumerate(cases):
         tell(f"{case.kind}: {i + 1} of {len(cases)}, {case}", extrapolated(time.perf_counter() - begun, i, len(cases)))
         prober.run(case)
-    return tuple(prober.done), tuple(prober.absent)
+    source = find_source(device) if policy.load_s else None
+    return tuple(prober.done), tuple(prober.absent), loads(policy, device, source, _heaviest(cases, prober), tell) if source else ()
 
 
-def probe_precisions(backend: Backend, asked: Precision | None) -> tuple[Precision, ...]:
+def _heaviest(cases: Sequence[Case], prober: Prober) -> list[Case]:
+    """Of everything that was timed, the case of every kind and precision with the most work."""
+    left_out = {absent.what for absent in prober.absent}
+    by_kind: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        if str(case) not in left_out and not case.cold:
+            by_kind.setdefault((case.kind, case.precision), []).append(case)
+    return [max(alike, key=lambda case: case.work) for alike in by_kind.values()]
+
+
+def loads(policy: ProbePolicy, device: LocalDevice, source: Source, cases: Sequence[Case], tell: Progress) -> tuple[Load, ...]:
+    """What the source tells while each case runs again and again for `policy.load_s` seconds, the first second not counted."""
+    told = []
+    for case in cases:
+        tell(f"power and clocks: {case}", TimeLeft(most_s=SETTLING_S + policy.load_s))
+        call, sampler = case.make(), Sampler(source)
+        _keep_busy(device, call, SETTLING_S)
+        with sampler.window():
+            busy_s = _keep_busy(device, call, policy.load_s)
+        if telemetry := sampler.summary(0, platform.node(), busy_s):
+            told.append(Load(what=str(case), telemetry=telemetry))
+    return tuple(told)
+
+
+def _keep_busy(device: LocalDevice, call: Call, seconds: float) -> float:
+    """Seconds that the device was busy with this call: at least as many as asked for."""
+    begun = time.perf_counter()
+    while (passed := time.perf_counter() - begun) < seconds:
+        for _ in range(BUSY_CALLS):
+            call()
+        device.synchronize()
+    return passed
+
+
+def probe_precisions(device: LocalDevice, asked: Precision | None) -> tuple[Precision, ...]:
     """The precision asked for, or every one whose products may be fast here, then fp32."""
     if asked:
         return (asked,)
-    return (Precision.BF16, Precision.FP32) if has_fast_bf16(backend) else (Precision.FP32,)
+    fast = ((Precision.BF16, has_fast_bf16(device.backend)), (Precision.FP8, has_float8(device)))
+    return (*(precision for precision, is_fast in fast if is_fast), Precision.FP32)
 
 
 def last_level_cache_bytes(device: LocalDevice) -> int:

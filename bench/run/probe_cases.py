@@ -7,6 +7,7 @@ from itertools import product
 
 import torch
 from torch import Tensor
+from torch.nn.functional import ScalingType, scaled_mm
 
 from bench.facts.figure import fact
 from bench.facts.hardware import Backend, Precision
@@ -16,7 +17,13 @@ from bench.facts.shard import Product
 from bench.run.devices import LocalDevice
 from bench.run.transformer import attend, attend_softcapped
 
-DTYPES = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+DTYPES = {
+    Precision.FP32: torch.float32,
+    Precision.BF16: torch.bfloat16,
+    Precision.FP16: torch.float16,
+    Precision.FP8: torch.float8_e4m3fn,
+}
+FLOAT8_SIDE = 16  # both inner sides of a float8 product are multiples of it: torch.nn.functional.scaled_mm
 Call = Callable[[], object]
 
 
@@ -71,30 +78,43 @@ class Attention:
 
 
 def all_cases(policy: ProbePolicy, device: LocalDevice, plans: Sequence[PlanWork], precisions: Sequence[Precision]) -> list[Case]:
-    """Everything to time, the quick and general before what a plan runs; that in the first precision only."""
+    """Everything to time, the quick and general before what a plan runs; that in the first precision, and its products in fp8 too."""
     cases = [*_memory_cases(policy, device), *_small_cases(policy, device)]
     for precision in precisions:
         cases += _grid_cases(policy, device, precision)
-    return [*cases, *_plan_cases(plans, device, precisions[0])]
+    cases += _plan_cases(plans, device, precisions[0])
+    return [*cases, *(_plan_products(plans, device, Precision.FP8) if Precision.FP8 in precisions[1:] else ())]
 
 
 def _grid_cases(policy: ProbePolicy, device: LocalDevice, precision: Precision) -> Iterator[Case]:
     """The surface of matrix products, and attention over sequence lengths."""
     for m, k, n in product(policy.matmul_sizes, repeat=3):
-        yield _matmul_case(Product(name="", m=m, k=k, n=n), device, precision)
-    for length in policy.attention_seq_lens:
+        if _can_multiply(p := Product(name="", m=m, k=k, n=n), precision):
+            yield _matmul_case(p, device, precision)
+    for length in policy.attention_seq_lens if precision is not Precision.FP8 else ():  # torch has no attention in float8
         yield from _attention_cases(Attention("", 1, length), device, precision)
 
 
 def _plan_cases(plans: Sequence[PlanWork], device: LocalDevice, precision: Precision) -> Iterator[Case]:
-    """Every different product of the plans, forward and backward, with the cache warm and cold; and their attention."""
+    """The products of the plans, and their attention."""
+    yield from _plan_products(plans, device, precision)
+    for attention in dict.fromkeys(_attention_of(plan) for plan in plans if precision is not Precision.FP8):
+        yield from _attention_cases(attention, device, precision)
+
+
+def _plan_products(plans: Sequence[PlanWork], device: LocalDevice, precision: Precision) -> Iterator[Case]:
+    """Every different product of the plans, forward and backward, with the cache warm and cold."""
     forward = [p for plan in plans for p in plan.products]
     named = {(p.m, p.k, p.n, p.n_batch): p for one in reversed(forward) for p in reversed((one, *one.gradients()))}
     for p in reversed(named.values()):
-        yield _matmul_case(p, device, precision)
-        yield _matmul_case(p, device, precision, cold=True)
-    for attention in dict.fromkeys(_attention_of(plan) for plan in plans):
-        yield from _attention_cases(attention, device, precision)
+        if _can_multiply(p, precision):
+            yield _matmul_case(p, device, precision)
+            yield _matmul_case(p, device, precision, cold=True)
+
+
+def _can_multiply(p: Product, precision: Precision) -> bool:
+    """Whether torch has such a product: in float8 one at a time, of sides that its units take."""
+    return precision is not Precision.FP8 or (p.n_batch == 1 and not p.k % FLOAT8_SIDE and not p.n % FLOAT8_SIDE)
 
 
 def _attention_of(plan: PlanWork) -> Attention:
@@ -106,10 +126,14 @@ def _matmul_case(p: Product, device: LocalDevice, precision: Precision, cold: bo
     def make() -> Call:
         a = torch.randn(p.n_batch, p.m, p.k, device=device.torch_device).to(DTYPES[precision])
         b = torch.randn(p.n_batch, p.n, p.k, device=device.torch_device).to(DTYPES[precision]).transpose(1, 2)  # as a layer keeps it
+        if precision is Precision.FP8:
+            one, whole = torch.ones(1, device=device.torch_device), ScalingType.TensorWise
+            return partial(scaled_mm, a[0], b[0], one, whole, one, whole, output_dtype=torch.bfloat16)
         return partial(torch.bmm, a, b) if p.n_batch > 1 else partial(torch.mm, a[0], b[0])
 
     sizes = {"m": p.m, "k": p.k, "n": p.n} | ({"n_batch": p.n_batch} if p.n_batch > 1 else {})
-    elements = p.n_batch * (p.m * p.k + p.k * p.n + p.m * p.n)
+    item = DTYPES[precision].itemsize
+    operands, results = p.n_batch * (p.m * p.k + p.k * p.n), p.n_batch * p.m * p.n
     return Case(
         kind=ProbeKind.MATMUL,
         name=p.name,
@@ -117,7 +141,7 @@ def _matmul_case(p: Product, device: LocalDevice, precision: Precision, cold: bo
         precision=precision,
         work=p.flops,
         unit=WorkUnit.FLOPS,
-        operand_bytes=elements * DTYPES[precision].itemsize,
+        operand_bytes=operands * item + results * max(item, 2),  # of float8 products come bf16 numbers
         make=make,
         cold=cold,
     )

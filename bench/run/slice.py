@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from bench.errors import DoesNotFit
+from bench.errors import DoesNotFit, UsageError
 from bench.facts.hardware import Backend, Precision
 from bench.facts.measurement import Environment
 from bench.facts.plan import ParallelPlan, Recompute, Sharding
@@ -73,7 +73,9 @@ def refuse_too_large(spec: SliceSpec, device: LocalDevice) -> None:
 
 
 def slice_precision(backend: Backend, asked: Precision | None) -> Precision:
-    """The precision asked for, or bf16 where it is fast, or fp32."""
+    """The precision asked for, or bf16 where it is fast, or fp32. Raises UsageError for fp8."""
+    if asked is Precision.FP8:
+        raise UsageError("train.precision: fp8 given; a slice runs in bf16, fp16 or fp32; use bf16")
     return asked or (Precision.BF16 if has_fast_bf16(backend) else Precision.FP32)
 
 

@@ -10,18 +10,19 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
+import torch.distributed as dist
 from gpt import Gpt
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.config.compose import compose
 from bench.facts.model import ModelShape
 from bench.run.transformer import Transformer
 
-OURS = "proxybench"
+OURS, SHARDED = "proxybench", "under FSDP2"
 WARMUP_STEPS = 2
 Loss = Callable[[Tensor, Tensor], Tensor]
 DTYPES = {"bf16": torch.bfloat16, "fp32": None}
@@ -54,7 +55,22 @@ class Llama(LlamaForCausalLM):
 def candidates(shape: ModelShape) -> dict[str, nn.Module]:
     """The models by name, ours first."""
     ours = Transformer(shape)
-    return {OURS: ours, "transformers Llama": Llama(shape), "nanoGPT-like": Gpt(shape, n_parameters(ours))}
+    return {OURS: ours, "transformers Llama": Llama(shape), SHARDED: Llama(shape), "nanoGPT-like": Gpt(shape, n_parameters(ours))}
+
+
+def sharded(model: Llama, device: torch.device, dtype: torch.dtype | None, compiled: bool) -> Llama:
+    """The model as a bare FSDP2 loop has it, torchtitan's among them: every layer sharded for itself, here over one device; its
+    weights in the narrow dtype while they are used; every layer compiled for itself."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
+    mesh = dist.init_device_mesh(device.type, (1,))
+    policy = MixedPrecisionPolicy(param_dtype=dtype)
+    for layer in model.model.layers:
+        if compiled:
+            layer.compile()
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
 
 
 def n_parameters(model: nn.Module) -> int:
@@ -103,8 +119,11 @@ def compare(shape: ModelShape, asked: argparse.Namespace, precision: str, mode: 
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     tokens = torch.randint(shape.vocab_size, (asked.batch, shape.seq_len + 1), device=device)
     models = {name: model.to(device) for name, model in candidates(shape).items()}
-    make = partial(trainer, tokens=tokens, dtype=DTYPES[precision], compiled=mode == "compiled")
-    steps = {name: make(model) for name, model in models.items()}
+    dtype, compiled = DTYPES[precision], mode == "compiled"
+    sharded(models[SHARDED], device, dtype, compiled)
+    casts = dict.fromkeys(models, dtype) | {SHARDED: None}  # FSDP2 casts the weights, autocast those of the others
+    compiles = dict.fromkeys(models, compiled) | {SHARDED: False}  # layer by layer already
+    steps = {name: trainer(model, tokens, casts[name], compiles[name]) for name, model in models.items()}
     for step in steps.values():
         for _ in range(WARMUP_STEPS):
             step()

@@ -23,7 +23,7 @@ FLOORS: dict[str, set[str]] = {
     "probing": {"errors", "facts", "stats", "codec", "cost", "run", "report", "config"},
     "tracing": {"errors", "facts", "cost", "run", "config"},
     "backtest": {"errors", "facts", "cost", "store", "config"},
-    "accuracy": {"facts", "cost", "backtest"},
+    "accuracy": {"errors", "facts", "cost", "config", "backtest"},
     "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
     "worker": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
     "simulation": {"cost"},

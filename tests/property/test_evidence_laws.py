@@ -19,7 +19,7 @@ from bench.cost.step_time import step_parts
 from bench.cost.table import single
 from bench.cost.uncertainty import causes_of
 from bench.cost.workload import workload_of
-from bench.facts.hardware import Backend, Precision
+from bench.facts.hardware import Architecture, Backend, Precision
 from bench.facts.plan import ParallelPlan
 from bench.facts.prediction import Part
 from bench.facts.profile import (
@@ -35,12 +35,13 @@ from bench.facts.profile import (
     Timing,
     WorkUnit,
 )
-from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, layout
+from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, figure, layout
 from tests.unit.test_profile import profile
 
 PRIOR = load_prior(conf_dir() / "prior" / "published.yaml")
 CENTER = log_values(PRIOR)
-OTHER = replace(DEVICE, name="other", torch_names=("Other 1",))
+KINDRED = replace(DEVICE, name="kindred", torch_names=("Kindred 1",), memory_bytes_per_s=figure(2e12))
+OTHER = replace(DEVICE, name="other", torch_names=("Other 1",), architecture=Architecture.CDNA)
 BYTES_PER_S = STREAM_FRACTION * 1e12  # of the round device's memory
 PLAN = layout(n_micro=4, data_parallel_size=8, tensor_parallel_size=8)
 ONE = ParallelPlan(data_parallel_size=1)
@@ -181,6 +182,29 @@ def test_narrowing_is_no_larger_than_the_share_of_what_is_informed(seed: int, n_
     assert -1e-12 <= narrowed[0] <= alone + 1e-12
 
 
+def test_a_device_with_the_same_chip_learns_the_same_shares_of_its_own_datasheet_less_surely() -> None:
+    for own, other in (
+        (seen(1.2), from_profile(PRIOR, profiled(1.2), DEVICE, replace(CLUSTER, device=KINDRED))),
+        (from_slice(PRIOR, sliced(1.2), DEVICE, DEVICE), from_slice(PRIOR, sliced(1.2), DEVICE, KINDRED)),
+    ):
+        assert [one.surprise for one in other.observations] == [one.surprise for one in own.observations]
+        assert all(one.log_sd > same.log_sd for one, same in zip(other.observations, own.observations, strict=True))
+        assert "which has the chip of kindred" in other.told[0]
+
+
+def test_products_in_fp8_tell_of_their_own_rate() -> None:
+    fp8 = 2e15
+    device = replace(DEVICE, peak_flops_per_s=DEVICE.peak_flops_per_s | {Precision.FP8: figure(fp8)})
+    device = replace(device, matmul_flops_per_s=DEVICE.matmul_flops_per_s | {Precision.FP8: figure(fp8)})
+    seconds = 2 * 4096**3 / fp8 + (1 + 1 + 2) * 4096**2 / BYTES_PER_S  # operands of one byte, results of two
+    product = sample(ProbeKind.MATMUL, 1.25 * seconds, 2 * 4096**3, WorkUnit.FLOPS, m=4096, k=4096, n=4096)
+    alone = profile(probes=(replace(product, precision=Precision.FP8),), backend=Backend.CUDA, collectives=())
+    (found,) = from_profile(PRIOR, alone, device, replace(CLUSTER, device=device)).observations
+    assert found.surprise == pytest.approx(np.log(1.25))
+    assert {name for name, slope in zip(NAMES, found.slopes, strict=True) if slope} == {"kernel_fraction", "fp8_fraction"}
+    assert from_profile(PRIOR, alone, DEVICE, CLUSTER).observations == ()  # without a best rate to hold it against
+
+
 def variance_by(posterior: Posterior, names: list[str]) -> float:
     """Variance of the row by these coefficients alone: what is lost when they are known for sure."""
     sure = tuple(observation(PRIOR, "", 1.0, {name: 1.0}, 1e-6) for name in names)
@@ -193,7 +217,7 @@ def test_another_device_leaves_everything_and_says_so() -> None:
     unknown = from_profile(PRIOR, profiled(1.2), None, CLUSTER)
     for observed in (of_profile, of_slice, unknown):
         assert observed.observations == ()
-        assert "a device tells of its own kind" in observed.not_told[0]
+        assert "a device tells of its own chip" in observed.not_told[0]
     assert "Round 1" in of_profile.not_told[0]
     cold, same = condition(PRIOR, None), calibrate(PRIOR, None, None, OTHER, of_profile + of_slice)
     assert np.array_equal(cold.predict(ROW)[0], same.posterior.predict(ROW)[0])

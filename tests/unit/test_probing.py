@@ -98,8 +98,8 @@ def test_where_operands_lie_is_said() -> None:
 
 
 def test_precisions_end_with_fp32_unless_one_is_asked_for() -> None:
-    assert probe_precisions(Backend.CPU, Precision.BF16) == (Precision.BF16,)
-    assert probe_precisions(Backend.CPU, None)[-1] is Precision.FP32
+    assert probe_precisions(CPU, Precision.BF16) == (Precision.BF16,)
+    assert probe_precisions(CPU, None)[-1] is Precision.FP32
 
 
 def test_the_last_level_cache_has_a_size() -> None:

@@ -44,6 +44,7 @@ POLICY = ProbePolicy(
     attention_seq_lens=(8,),
     memory_sizes_bytes=(1024,),
     optimizer_parameters=(10,),
+    load_s=0.2,
     collective_min_bytes=1024,
     collective_max_bytes=None,
     collective_size_factor=4,
