@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from bench.backtest import (
     Held,
     Row,
     Seen,
-    fit_without,
+    fits_without,
     hold,
     hold_composed,
     published_rows,
@@ -38,18 +37,13 @@ NEAR_LIMIT = (50 * GIB, 110 * GIB)  # needs around the memory of the sweep's dev
 SICK_PROBE = 120.0  # GB/s of an all-reduce: below, the network is taken to be in another state
 
 
-def priors_by_source(rows: Sequence[Row]) -> Callable[[str], Prior]:
-    """For every source the prior fitted to all others; each is fitted once."""
-    return cache(lambda source: fit_without(rows, source))
-
-
 def fitted_prior(rows: Sequence[Row], each: Each = iter) -> tuple[Prior, dict[Protocol, list[Held]]]:
     """The prior fitted to all rows, its widths by rows held out, and those rows. `each`: what the sources are taken through, one by one."""
-    without = priors_by_source(rows)
+    without = fits_without(rows)
     for source in each(sorted({row.setup.source for row in rows})):
         without(source)
     held = {protocol: hold(rows, protocol, without) for protocol in Protocol}
-    prior = with_widths(fit_without(rows, None), held)
+    prior = with_widths(without(None), held)
     return prior, {protocol: widened(members, protocol, prior.widths) for protocol, members in held.items()}
 
 
@@ -65,7 +59,7 @@ def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each
     """
     rows, known = published_rows(), [device for device in devices() if told(prior, device).observations]
     names = {alias for device in known for alias in device.aliases}
-    without = priors_by_source(rows)
+    without = fits_without(rows)
     for source in each(sorted({row.setup.source for row in rows if row.setup.gpu in names})):
         without(source)
     seen = hold_composed(

@@ -302,21 +302,31 @@ def _cold_mfu(rows: Sequence[Row]) -> Callable[[Row], float]:
     return usual
 
 
-def sample_of(rows: Sequence[Row]) -> Sample:
-    """The rows that a fit takes: of every stack at most ROWS_PER_STACK, evenly spread."""
+def _fitted_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that a fit takes: of every stack at most ROWS_PER_STACK, evenly spread; rows of a stack next to one another."""
     by_stack: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_stack[row.setup.stack].append(row)
-    chosen = [row for members in by_stack.values() for row in members[:: max(1, len(members) // ROWS_PER_STACK)]]
-    stacks = {stack: i for i, stack in enumerate(by_stack)}
+    return [row for members in by_stack.values() for row in members[:: max(1, len(members) // ROWS_PER_STACK)]]
+
+
+def _sample_of(chosen: Sequence[Row]) -> Sample:
+    stacks = {stack: i for i, stack in enumerate(dict.fromkeys(row.setup.stack for row in chosen))}
     table = table_of([row.setup for row in chosen], device_names(), physical_prior())
     evidence = Evidence(table=table, log_s=np.array([_log_s(row.observed) for row in chosen]))
     return Sample(evidence=evidence, stack=np.array([stacks[row.setup.stack] for row in chosen]))
 
 
-def fit_without(rows: Sequence[Row], source: str | None) -> Prior:
-    """The prior fitted to every source but one."""
-    return fit(physical_prior(), sample_of([row for row in rows if row.setup.source != source]))
+def fits_without(rows: Sequence[Row]) -> Callable[[str | None], Prior]:
+    """For a source the prior fitted to all others, for None that fitted to all; each is fitted once. A stack is of one source."""
+    chosen = _fitted_rows(rows)
+    sample = _sample_of(chosen)
+
+    @cache
+    def fitted(source: str | None) -> Prior:
+        return fit(physical_prior(), sample.take(np.flatnonzero([row.setup.source != source for row in chosen])))
+
+    return fitted
 
 
 CLASSES: dict[str, Callable[[PublishedSetup], bool]] = {

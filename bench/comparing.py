@@ -1,6 +1,5 @@
 """Runs beside each other: what differed, whether one is faster, and whether a gate lets it pass."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.codec import encode
-from bench.config.compose import compose, compose_plain, load
+from bench.config.compose import compose
 from bench.config.schema import Config
 from bench.contrast import SOUGHT_FRACTION, contrast
 from bench.errors import UsageError
 from bench.facts.comparison import Comparison, Difference
 from bench.facts.measurement import Estimate, Measurement
 from bench.facts.result import Result
-from bench.jobs import finished, job_at
-from bench.reporting import write_page
-from bench.run.launch import find_place
-from bench.store.attempts import ASKED_ANEW
 from bench.store.results import PARTIAL, RESULT, read_result
 
 CONFIG_OF_A_RUN = ("model", "device", "plan", "train", "measure")  # what else is composed does not reach a measurement
@@ -69,41 +64,6 @@ def comparison(first: NamedRun, second: NamedRun, config: Config, force: bool = 
         contrast=contrast(first.launches, second.launches, config.compare.noise_floor, gate or SOUGHT_FRACTION),
         gate_fraction=gate,
     )
-
-
-def rerun(kept: str, *overrides: str) -> tuple[Result, Comparison | None]:
-    """The result of the same configuration run again, and how it compares; None of that on all ranks but the first.
-
-    The kept configuration is taken over the present defaults, so that a file of an earlier version runs too; what changes nothing
-    that is measured (where it is kept, who is told, on which nodes) is that of this command.
-    Raises UsageError for any override but `out`, and where the kept configuration cannot run here.
-    """
-    if wrong := next((text for text in overrides if not text.startswith("out=")), None):
-        raise UsageError(f"rerun: {wrong} given; a rerun repeats the kept configuration and takes only out=DIR; use bench run for another")
-    before, defaults = named_run(kept), compose_plain(overrides)
-    plain = overlaid(defaults, before.result.config) | {key: defaults[key] for key in ASKED_ANEW}
-    config, place = load(plain), find_place(os.environ)
-    if done := finished(plain, config):
-        again = done
-    else:
-        with job_at(plain, place, is_last=False) as job:
-            while job.share_left() > 0:
-                job.launch()
-            again = job.finish()
-    if again.run_dir and config.page:
-        write_page(Path(again.run_dir), again)
-    if not again.run_dir:
-        return again, None
-    return again, comparison(before, NamedRun(again.run_dir, again, is_partial=False), config, force=True)
-
-
-def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping `above`, and what it lacks from `below`, level by level among the policies; a group is taken whole."""
-    whole = {**below, **above}
-    for name in ("device", "plan", "train", "measure", "probe", "slice", "sweep"):
-        if isinstance(below.get(name), dict) and isinstance(above.get(name), dict):
-            whole[name] = {**below[name], **above[name]}
-    return whole
 
 
 def named_run(name: str) -> NamedRun:

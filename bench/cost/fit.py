@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bench.cost.coefficients import NAMES, log_sds, log_values, stack_log_sds
 from bench.cost.layout import Array
-from bench.cost.posterior import TAIL, Evidence, covariance_of, inverse
+from bench.cost.posterior import TAIL, Evidence, effects_of, inverse
 from bench.cost.table import jacobian, log_s
 from bench.facts.figure import Provenance
 from bench.facts.prediction import Coefficient, Prior
@@ -31,6 +31,10 @@ class Sample:
     evidence: Evidence
     stack: npt.NDArray[np.intp]  # of each row
 
+    def take(self, rows: npt.NDArray[np.intp]) -> "Sample":
+        """The chosen rows, in their order."""
+        return Sample(evidence=self.evidence.take(rows), stack=self.stack[rows])
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -47,12 +51,15 @@ def fit(physical: Prior, sample: Sample) -> Prior:
     theta, prior = center.copy(), physical
     groups = [np.flatnonzero(sample.stack == stack) for stack in np.unique(sample.stack)]
     share = np.concatenate([np.full(len(rows), min(1.0, STACK_ROWS / len(rows))) for rows in groups])[np.argsort(np.concatenate(groups))]
+    tables = [sample.evidence.table.take(rows) for rows in groups]
+    effects = [effects_of(physical, table, table) for table in tables]  # only the scatter of coefficients is fitted
     weight = np.ones_like(share)
     covariance = np.diag(width**2)
     for iteration in range(N_ITERATIONS):
         here, slopes = jacobian(sample.evidence.table, theta)
         noise = physical.row_log_sd.value**2 / weight / share
-        blocks = [_block(prior, sample, rows, slopes[rows], noise[rows]) for rows in groups]
+        spread = stack_log_sds(prior) ** 2
+        blocks = [_block(rows, slopes[rows], spread, more + np.diag(noise[rows])) for rows, more in zip(groups, effects, strict=True)]
         error = sample.evidence.log_s - here
         information = np.diag(1 / width**2) + sum(block.slopes.T @ block.precision @ block.slopes for block in blocks)
         pull = (center - theta) / width**2 + sum(block.slopes.T @ block.precision @ error[block.rows] for block in blocks)
@@ -65,9 +72,9 @@ def fit(physical: Prior, sample: Sample) -> Prior:
     return _fitted(prior, physical, theta, np.sqrt(np.diag(covariance)), n_rows=len(sample.stack), n_stacks=len(groups))
 
 
-def _block(prior: Prior, sample: Sample, rows: npt.NDArray[np.intp], slopes: Array, noise: Array) -> _Block:
-    table = sample.evidence.table.take(rows)
-    return _Block(rows, slopes, inverse(covariance_of(prior, table, table, slopes, slopes) + np.diag(noise)))
+def _block(rows: npt.NDArray[np.intp], slopes: Array, spread: Array, rest: Array) -> _Block:
+    """A stack's rows: their covariance is that of coefficients that scatter with variances `spread`, and the rest."""
+    return _Block(rows, slopes, inverse((slopes * spread) @ slopes.T + rest))
 
 
 def _line_search(sample: Sample, blocks: list[_Block], theta: Array, step: Array, *, center: Array, width: Array) -> Array:

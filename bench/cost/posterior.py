@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.cost.coefficients import log_values, stack_log_sds
 from bench.cost.layout import Array
@@ -30,6 +31,10 @@ class Evidence:
     table: Table
     log_s: Array  # log device-seconds per token
     transfer_log_sd: float = 0.0  # how much further such rows are from the stack in question: another stack, another machine
+
+    def take(self, rows: npt.NDArray[np.intp]) -> "Evidence":
+        """The chosen rows, in their order."""
+        return replace(self, table=self.table.take(rows), log_s=self.log_s[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +158,16 @@ def inverse(matrix: Array) -> Array:
 def covariance_of(prior: Prior, first: Table, second: Table, slopes_1: Array, slopes_2: Array, *, covariance: Array | None = None) -> Array:
     """Covariance of rows of one stack, without noise; that of its coefficients is the prior's where none is given."""
     scaled = slopes_1 * stack_log_sds(prior) ** 2 if covariance is None else slopes_1 @ covariance
-    from_coefficients = scaled @ slopes_2.T
+    return np.asarray(scaled @ slopes_2.T + effects_of(prior, first, second))
+
+
+def effects_of(prior: Prior, first: Table, second: Table) -> Array:
+    """Covariance of rows of one stack beyond that of its coefficients: of a series, of alike set-ups, of a slope in the device count."""
     distance = ((features(first)[:, None, :] - features(second)[None, :, :]) ** 2).sum(axis=2)
     smooth = prior.shape_log_sd.value**2 * np.exp(-distance / (2 * prior.shape_length.value**2))
     series = prior.series_log_sd.value**2 * (first.series[:, None] == second.series[None, :])
     slope = prior.scale_log_sd_per_doubling.value**2 * np.outer(log2_devices(first), log2_devices(second))
-    return np.asarray(from_coefficients + smooth + series + slope)
+    return np.asarray(smooth + series + slope)
 
 
 def _variance(prior: Prior, table: Table, slopes: Array, covariance: Array) -> Array:

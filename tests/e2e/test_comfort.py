@@ -48,6 +48,17 @@ def offered(script: Path, line: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["table", "nowhere"], ["predict", "target=nope"], ["decide", "scenario=nope"], ["compare", "here"], ["run", "--cfg"]],
+)
+def test_what_trains_nothing_does_not_wait_for_torch(arguments: list[str]) -> None:
+    """Loading it takes seconds."""
+    told = f"import sys; from bench.cli import main\ntry: main({arguments})\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == "False", done.stderr
+
+
+@pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("bench comp", ["compare", "completion"]),

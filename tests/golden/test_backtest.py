@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.accuracy import fitted_prior, score_of
-from bench.backtest import Row, device_names, fit_without, hold, physical_prior, published_rows
+from bench.backtest import Row, device_names, fits_without, hold, physical_prior, published_rows
 from bench.codec import decode_text
 from bench.config.compose import compose, conf_dir, load_prior
 from bench.cost.coefficients import NAMES, coefficients_of
@@ -110,7 +110,7 @@ def test_the_grok_ladder_from_two_layers_on_eight_devices(precision: str, limit:
     rungs = [grok(2, 8, precision), *(grok(64, n, precision) for n in (512, 1024, 2048))]
     table = table_of([row.setup for row in rungs], device_names(), physical_prior())
     log_s = -np.log([row.observed.tokens_per_s_per_device for row in rungs])
-    prior = fit_without(published_rows(), rungs[0].setup.source)
+    prior = fits_without(published_rows())(rungs[0].setup.source)
     posterior = condition(prior, Evidence(table=table.take(np.arange(1)), log_s=log_s[:1]))
     mean, _ = posterior.predict(table.take(np.arange(1, 4)))
     assert np.all(np.abs(np.expm1(mean - log_s[1:])) <= limit), np.expm1(mean - log_s[1:])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from bench.cli import main
-from bench.comparing import compare, gate_fraction, overlaid
+from bench.comparing import compare, gate_fraction
 from bench.errors import UsageError
 from bench.facts.breakdown import DeviceTelemetry, Telemetry
 from bench.facts.result import Result
+from bench.rerunning import overlaid
 from bench.store.results import write_partial
 from tests.kept_runs import ENVIRONMENT, kept, launch_of, result_of, steps_of
 

@@ -2,13 +2,14 @@
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from bench.cli import VERBS, reference
 from bench.config.compose import compose, expand
 from bench.config.keys import keys
+from bench.grammar import VERBS, reference
 from bench.report.reference import EXAMPLES, key_example
 from tests.documentation import NOT_HERE, PAGES, README, ROOT, anchors, links, snippets
 
@@ -50,6 +51,12 @@ def test_the_reference_is_that_of_the_code() -> None:
 
 def test_every_verb_has_an_example() -> None:
     assert set(VERBS) - {"worker"} <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_where_the_table_says_and_does_what_it_says(verb: str) -> None:
+    function = getattr(import_module(f"bench.verbs.{VERBS[verb].module}"), VERBS[verb].function)
+    assert function.__doc__ == VERBS[verb].summary
 
 
 def test_every_key_has_a_type_and_says_what_it_means() -> None:

@@ -231,7 +231,7 @@ def test_a_finding_that_is_not_well_must_say_what_to_do() -> None:
 def test_the_exit_code_is_1_where_something_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], findings: tuple[Finding, ...], code: int
 ) -> None:
-    monkeypatch.setattr("bench.commands.diagnose", lambda _: Diagnosis(host="here", findings=findings))
+    monkeypatch.setattr("bench.verbs.measuring.diagnose", lambda _: Diagnosis(host="here", findings=findings))
     assert main(["doctor"]) == code
     assert "here: 1 ok" in capsys.readouterr().out
 
