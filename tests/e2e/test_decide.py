@@ -14,8 +14,6 @@ from bench.facts.decision import Decision
 from bench.store.decisions import read_decision
 from tests.conftest import run_bench
 
-pytestmark = pytest.mark.alone
-
 CHOICE = "experiment=rent_or_build"
 
 
@@ -42,10 +40,12 @@ def numbers(node: Any) -> Iterator[float]:
         yield node
 
 
+@pytest.mark.alone
 def test_the_choice_is_made_within_thirty_seconds_of_one_core(choice: tuple[str, float, Path, Decision]) -> None:
     assert choice[1] < 30
 
 
+@pytest.mark.alone
 def test_the_choice_prints_table_crossing_and_three_assumptions(choice: tuple[str, float, Path, Decision]) -> None:
     printed = choice[0]
     for words in ("5 options", "oracle_24k_h100", "memphis_100k_h100", "blackwell_300k_b200", "crossing", "break-even"):
@@ -53,6 +53,7 @@ def test_the_choice_prints_table_crossing_and_three_assumptions(choice: tuple[st
     assert "What matters most: 3 of" in printed
 
 
+@pytest.mark.alone
 def test_the_crossing_has_a_date_with_its_interval(choice: tuple[str, float, Path, Decision]) -> None:
     crossing = choice[3].crossing
     assert crossing is not None
@@ -63,28 +64,33 @@ def test_the_crossing_has_a_date_with_its_interval(choice: tuple[str, float, Pat
     assert swings[2] > 0
 
 
+@pytest.mark.alone
 def test_every_bill_adds_up_to_the_cent(choice: tuple[str, float, Path, Decision]) -> None:
     for option in choice[3].options:
         assert option.bill is not None
         assert option.bill.total_cents == sum(part.cents for part in option.bill.parts)
 
 
+@pytest.mark.alone
 def test_simulation_and_closed_form_agree_within_one_percent(choice: tuple[str, float, Path, Decision]) -> None:
     for option in choice[3].options:
         assert option.simulated_fraction is not None
         assert option.simulated_fraction.p50 == pytest.approx(option.goodput.effective_fraction, rel=0.01)
 
 
+@pytest.mark.alone
 def test_nothing_kept_is_not_a_number(choice: tuple[str, float, Path, Decision]) -> None:
     assert all(math.isfinite(x) for x in numbers(encode(choice[3])))
 
 
+@pytest.mark.alone
 def test_the_report_holds_every_option(choice: tuple[str, float, Path, Decision]) -> None:
     report = (choice[2] / "report.md").read_text()
     for option in choice[3].options:
         assert f"## {option.name} in full" in report
 
 
+@pytest.mark.alone
 def test_the_page_shows_the_race(choice: tuple[str, float, Path, Decision]) -> None:
     page = (choice[2] / "report.html").read_text()
     assert page.count("<svg") == 2
@@ -92,6 +98,7 @@ def test_the_page_shows_the_race(choice: tuple[str, float, Path, Decision]) -> N
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+@pytest.mark.alone
 def test_a_decision_is_never_overwritten(choice: tuple[str, float, Path, Decision], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["decide", "scenario=tesla_12k_diverted_h100", f"out={choice[2]}"]) == 2
     assert "never overwritten" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from bench import api
 from bench.store.results import read_result
 from tests.conftest import SMALL, Bench
 
-SHORT = (*SMALL, "cluster=oracle_24k_h100", "measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
+SHORT = (*SMALL, "measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
 
 
 def test_launches_are_kept_apart_and_told_together(bench: Bench, tmp_path: Path) -> None:

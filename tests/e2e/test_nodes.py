@@ -10,7 +10,7 @@ import pytest
 from bench.store.results import read_result
 from tests.conftest import SMALL, run_bench
 
-QUICK = (*SMALL, "cluster=oracle_24k_h100", "measure.steps=10", "measure.breakdown_steps=0", "device.n_devices=1", "launch.interface=lo")
+QUICK = (*SMALL, "measure.steps=10", "measure.breakdown_steps=0", "device.n_devices=1", "launch.interface=lo")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import yaml
 from bench import api, stats
 from bench.facts.result import Result
 from bench.store.results import SCHEMA, read_result, result_schema
-from tests.conftest import SMALL, Bench, run_bench
+from tests.conftest import SMALL, STORY, Bench, run_bench
 
 BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
 Done = tuple[subprocess.CompletedProcess[str], Path]
@@ -85,7 +85,7 @@ def test_the_model_learns_while_it_is_timed(small_result: Result) -> None:
 
 def test_a_second_run_does_not_overwrite_the_first(small_run: Done) -> None:
     before = (small_run[1] / "result.json").read_bytes()
-    done = run_bench("run", *SMALL, f"out={small_run[1]}", cwd=small_run[1].parent)
+    done = run_bench("run", *STORY, f"out={small_run[1]}", cwd=small_run[1].parent)
     assert done.returncode == 2
     assert "was begun with measure.steps=60, now None" in done.stderr
     assert (small_run[1] / "result.json").read_bytes() == before

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import SMALL
 
-QUICK = (*SMALL, "cluster=oracle_24k_h100", "measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
+QUICK = (*SMALL, "measure.breakdown_steps=0", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
 
 
 class Running:

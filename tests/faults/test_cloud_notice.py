@@ -9,8 +9,6 @@ import pytest
 
 from tests.faults.conftest import QUICK, Start
 
-pytestmark = pytest.mark.alone
-
 
 class Google(ThreadingHTTPServer):
     """The metadata server of one instance."""

@@ -15,8 +15,6 @@ from bench.store.results import read_result
 from tests.conftest import Bench
 from tests.faults.conftest import QUICK, Start, wait_until_gone
 
-pytestmark = pytest.mark.alone
-
 LONG = (*QUICK, "measure.steps=100000", "out=kept")
 slowly = pytest.mark.slow
 ENOUGH_S = 5.0  # from SIGTERM to exit 75, at this size
@@ -26,6 +24,7 @@ def last_line(told: str) -> str:
     return told.strip().splitlines()[-1]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("moment", [pytest.param(m, marks=slowly) for m in ("survey", "set-up")] + ["warm-up", "measuring: "])
 def test_sigterm_is_obeyed_soon_at_any_moment(start: Start, tmp_path: Path, moment: str) -> None:
     running = start("run", *LONG)
@@ -43,6 +42,7 @@ def test_sigterm_is_obeyed_soon_at_any_moment(start: Start, tmp_path: Path, mome
 
 
 @slowly
+@pytest.mark.alone
 def test_sigterm_during_compilation_is_obeyed_soon(start: Start) -> None:
     running = start("run", *LONG, "train.compile=true")
     running.wait_for("set-up")

@@ -16,8 +16,7 @@ from bench.run.plant import fault_of
 from bench.store.results import read_result
 from tests.conftest import SMALL, Bench
 
-pytestmark = pytest.mark.alone
-
+alone = pytest.mark.alone
 BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=4", "measure.warmup_max_steps=4")
 
 
@@ -25,6 +24,7 @@ def text_of(result: Result, kind: WarningKind) -> str:
     return "; ".join(w.text for w in result.warnings if w.kind is kind)
 
 
+@alone
 def test_a_slow_rank_is_named(bench: Bench, tmp_path: Path) -> None:
     """Rank 1 sleeps 0.4 s before every step; its steps are as long as those of rank 0, its own work is not."""
     done = bench(
@@ -47,6 +47,7 @@ def test_a_slow_rank_is_named(bench: Bench, tmp_path: Path) -> None:
     assert "warning: rank 1 on " in done.stdout
 
 
+@alone
 def test_a_slow_stage_lengthens_the_bubble_of_the_other(bench: Bench, tmp_path: Path) -> None:
     """Stage 1 sleeps 0.4 s before every step, which is not its bubble; stage 0 has nothing to do meanwhile."""
     few = ("measure.steps=2", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2", "measure.breakdown_steps=3")
@@ -65,6 +66,7 @@ def test_a_slow_stage_lengthens_the_bubble_of_the_other(bench: Bench, tmp_path: 
     assert "Bubble: " in done.stdout
 
 
+@alone
 def test_a_drift_is_a_trend(bench: Bench, tmp_path: Path) -> None:
     """Every step takes 4 ms more than the one before: 160 ms over 40 steps."""
     done = bench("run", *SMALL, *BRIEF, "measure.steps=40", "out=kept", env={"BENCH_PLANT": "drift:0.004"})
