@@ -76,7 +76,7 @@ def _fractions(
 
 
 def energy_checks() -> tuple[EnergyCheck, ...]:
-    """Every metered row with the product's power."""
+    """Every row that gives enough with the product's power."""
     site, sheets = load_file(Site, "site", "rented_h100"), {device.name: device for device in devices()}
     rows = [row for row in energy_rows() if not row.not_used]
     checks = []

@@ -76,7 +76,8 @@ def predicted_w(row: EnergyRow, others: Sequence[EnergyRow], device: Device | No
     """(watts, how) of a device in a row's training.
 
     A device alone: by its rated power and the phases of a site. With its host, at a known speed: idle power, and watts per
-    FLOP/s as the other rows of the same device drew them. Without a speed: the host's share that other rows show.
+    FLOP/s as the other rows of the same device drew them. Without a speed: the host's share that other rows show, those of the same
+    device where there are any.
     """
     if not row.with_host:
         assert device is not None
@@ -90,10 +91,11 @@ def predicted_w(row: EnergyRow, others: Sequence[EnergyRow], device: Device | No
         ]
         slope = math.fsum(slopes) / len(slopes)
         return idle + slope * row.flops_per_s, f"idle {idle:g} W and {slope * 1e12:.2f} W per TFLOP/s of the {len(slopes)} other rows"
-    hosts = [o.measured_w - TPU_MEAN_W[o.device] for o in others if o.with_host and o.measured_w and o.flops_per_s]
-    host = math.fsum(hosts) / len(hosts)
-    mean = TPU_MEAN_W[row.device]
-    return mean + host, f"mean chip {mean:g} W and {host:.0f} W of host as with TPU v3: the host of a v4 is not published"
+    whole = [other for other in others if other.with_host and other.measured_w]
+    shown_by = [other for other in whole if other.device == row.device] or whole
+    hosts = [other.measured_w - TPU_MEAN_W[other.device] for other in shown_by if other.measured_w]
+    host, mean = math.fsum(hosts) / len(hosts), TPU_MEAN_W[row.device]
+    return mean + host, f"mean chip {mean:g} W and {host:.0f} W of host as with {', '.join(other.source for other in shown_by)}"
 
 
 def meets(own: Interval, low: float, high: float) -> bool:

@@ -102,12 +102,13 @@ class EnergyRow:
     with_host: bool
     flops_per_s: float | None  # of one device
     load_note: str
+    is_metered: bool  # so its source says
     not_used: str
 
 
 @fact
 class EnergyCheck:
-    """A metered power beside the product's."""
+    """A published power beside the product's."""
 
     row: EnergyRow
     predicted_w: float

@@ -56,6 +56,7 @@ def _energy(row: Mapping[str, str]) -> EnergyRow:
         energy_j=None if energy is None else energy * J_PER_MWH,
         measured_w=_number(row["measured_w"]),
         with_host=row["scope"] == "system",
+        is_metered=row["metered"] == "yes",
         flops_per_s=_number(row["flops_per_s"]),
     )
 

@@ -84,10 +84,15 @@ def test_the_first_order_form_is_called_invalid_where_it_is(grid: tuple[tuple[in
 
 
 def test_metered_power_is_met_within_fifteen_percent(energy: tuple[EnergyCheck, ...]) -> None:
-    # PaLM's row misses by 38 %: what a TPU v4's host draws is not published
-    missed = {check.row.id for check in energy if abs(check.error_fraction) > 0.15}
-    assert missed == {"palm"}
-    assert len(energy) == 7
+    metered = [check for check in energy if check.row.is_metered]
+    assert {check.row.id: check.error_fraction for check in metered if abs(check.error_fraction) > 0.15} == {}
+    assert len(metered) == 7
+
+
+def test_the_host_of_a_tpu_v4_is_told_by_two_runs_that_differ_by_a_sixth(energy: tuple[EnergyCheck, ...]) -> None:
+    # each predicted by the other one's host: PaLM 378.5 W, GLaM 326.5 W, of which the chip draws 170 W
+    errors = {check.row.id: check.error_fraction for check in energy if check.row.device == "TPUv4"}
+    assert errors == {"palm": pytest.approx(326.5 / 378.5 - 1), "glam": pytest.approx(378.5 / 326.5 - 1)}
 
 
 def test_metered_energy_is_power_times_hours(energy: tuple[EnergyCheck, ...]) -> None:
