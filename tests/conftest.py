@@ -1,6 +1,5 @@
 """Runs that several tests look at."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from bench.facts.result import Result
 from bench.store.results import read_result
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
-# fixtures of a module that take many seconds
-DEAR = {"fitted", "dense", "moe", "let_alone", "browser", "server"}
+# fixtures that take many seconds: of a module, and of all tests
+DEAR, DEAR_TO_ALL = {"fitted", "dense", "moe", "let_alone", "browser", "server", "probed", "choice"}, {"small_run", "small_result"}
 # quick to start, quick to end; two ranks on the CPU, as on every machine
 STORY = ("model=tiny", "device=cpu", "train.micro_batch_size=4", "train.precision=fp32", "page=false")
 SMALL = (*STORY, "cluster=oracle_24k_h100")  # and projected to one cluster: the search of four plans takes seconds
@@ -29,10 +27,14 @@ def run_bench(*arguments: str, cwd: Path, env: dict[str, str] | None = None, tim
     return subprocess.run(command, cwd=cwd, env=clean | (env or {}), capture_output=True, text=True, timeout=timeout, check=False)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is dear to make go to one process, where there are several (pytest-xdist, --dist loadgroup)."""
     for item in items:
-        if dear := DEAR & set(getattr(item, "fixturenames", ())):
+        wanted = set(getattr(item, "fixturenames", ()))
+        if wanted & DEAR_TO_ALL:
+            item.add_marker(pytest.mark.xdist_group(min(DEAR_TO_ALL)))
+        elif dear := wanted & DEAR:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{min(dear)}"))
 
 
@@ -44,17 +46,11 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """A finished run of the smallest model on two ranks: what it printed, and its directory; one for all processes of the tests."""
-    several = "PYTEST_XDIST_WORKER" in os.environ
-    cwd = (tmp_path_factory.getbasetemp().parent if several else tmp_path_factory.getbasetemp()) / "small"
-    cwd.mkdir(exist_ok=True)
-    told = cwd / "told.json"
-    with FileLock(cwd / "lock"):
-        if not told.exists():
-            done = run_bench("run", *STORY, "page=true", "measure.steps=60", "out=kept", cwd=cwd)
-            assert done.returncode == 0, done.stderr
-            told.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
-    return subprocess.CompletedProcess(*json.loads(told.read_text())), cwd / "kept"
+    """A finished run of the smallest model on two ranks: what it printed, and its directory."""
+    cwd = tmp_path_factory.mktemp("small")
+    done = run_bench("run", *STORY, "page=true", "measure.steps=60", "out=kept", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done, cwd / "kept"
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def test_configurations_are_launched_in_turn(tmp_path: Path, monkeypatch: pytest
     assert [(name, k) for name, k, _ in sorted(written, key=lambda row: row[2])] == [("a", 0), ("b", 0), ("b", 1), ("a", 1)]
 
 
+@pytest.mark.slow
 def test_one_launch_says_that_others_were_not_measured(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", *SHORT, "measure.steps=2", "device.n_devices=1", "measure.trace=true", "out=kept")
     assert done.returncode == 0, done.stderr

@@ -63,12 +63,12 @@ def assert_cut_into_phases(m: Measurement) -> None:
     ("plan", "micro_batch", "recompute"),
     [
         ("fsdp", 1, "full"),
-        ("cp", 2, "none"),
         ("pp_tp", 2, "full"),
         *(
             pytest.param(*one, marks=pytest.mark.slow)
             for one in (
                 ("ddp", 1, "none"),
+                ("cp", 2, "none"),
                 ("zero1", 1, "full"),
                 ("zero2", 1, "selective"),
                 ("hsdp", 1, "none"),

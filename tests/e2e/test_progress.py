@@ -75,6 +75,7 @@ def test_a_terminal_shows_the_time_left_and_keeps_none_of_it(arguments: tuple[st
         assert not any(LEFT.search(line) for line in lasting(shown))
 
 
+@pytest.mark.slow
 def test_with_quiet_a_terminal_is_told_where_the_result_is_and_nothing_else(tmp_path: Path) -> None:
     shown = on_a_terminal("run", *SMALL, "measure.steps=10", "out=r", "--quiet", cwd=tmp_path)
     assert [line for line in lasting(shown) if line] == ["kept in r"]

@@ -117,6 +117,7 @@ def test_ranks_started_by_torchrun_are_joined_not_multiplied(tmp_path: Path) -> 
     assert done.stdout.count("Measured:") == 1
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_counts_every_micro_batch(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", *SMALL, "train.micro_batch_size=2", "train.global_batch_size=12", "measure.steps=10", *BRIEF, "out=kept")
     assert done.returncode == 0, done.stderr

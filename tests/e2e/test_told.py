@@ -9,6 +9,7 @@ from bench.store.results import read_result
 from tests.conftest import SMALL, Bench
 
 
+@pytest.mark.slow
 def test_a_run_with_an_absent_tracker_succeeds_with_a_warning_and_writes_its_event_log(bench: Bench, tmp_path: Path) -> None:
     brief = (
         "measure.steps=5",

@@ -251,6 +251,7 @@ def goes_on(folder: Path, names: list[str]) -> None:
         assert close(weights(alone), weights(reference)), name
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_bit_by_bit_and_one_rank_goes_on_from_them(tmp_path: Path) -> None:
     goes_on(tmp_path, ["ddp", "zero1", "fsdp"])
 

@@ -43,6 +43,7 @@ def last_line(told: str) -> str:
 
 
 @needs_root
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_what_was_measured(start: Start, small_disk: Path) -> None:
     running = start("run", *QUICK, "measure.steps=60", f"out={small_disk}/kept")
     running.wait_for("measuring: ")
@@ -66,6 +67,7 @@ def test_a_directory_that_is_removed_meanwhile_is_made_again(start: Start, tmp_p
     read_result(tmp_path / "kept")
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_is_refused_and_left_alone(start: Start) -> None:
     asked = ("run", *QUICK, "measure.steps=100000", "out=kept")
     first = start(*asked)

@@ -45,7 +45,7 @@ def curve(m: Measurement) -> dict[int, float | None]:
     return {m.training.first_step + i: loss for i, loss in enumerate(m.training.losses)}
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one rank", "two ranks"])
 def let_alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Measurement]:
     """Ranks, and a training on them that nobody has stopped."""
     cwd = tmp_path_factory.mktemp("alone")

@@ -112,6 +112,7 @@ def test_a_killed_rank_is_named_and_the_next_attempt_finishes(start: Start, tmp_
     assert json.loads((tmp_path / "kept" / "partial.json").read_text())["measurement"]["measure_end"] == "preempted"
 
 
+@pytest.mark.slow
 def test_ranks_end_with_their_launcher_and_keep_what_they_measured(start: Start, tmp_path: Path) -> None:
     running = start("run", *QUICK, "measure.steps=300", "out=kept")
     running.wait_for("measuring: ")
@@ -123,6 +124,7 @@ def test_ranks_end_with_their_launcher_and_keep_what_they_measured(start: Start,
     assert len(read_result(tmp_path / "kept").launches) == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_and_prints_what_was_measured(start: Start) -> None:
     running = start("run", *LONG)
     running.wait_for("measuring: ")

@@ -204,6 +204,7 @@ def test_a_sweep_goes_on_from_the_store_alone(bench: Bench, tmp_path: Path) -> N
     assert (tmp_path / "swept" / "001-1" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_delays_a_run_and_does_not_stop_it(s3: IllServer, bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     s3.how = "refuse"

@@ -48,6 +48,7 @@ def test_a_slow_rank_is_named(bench: Bench, tmp_path: Path) -> None:
 
 
 @alone
+@pytest.mark.slow
 def test_a_slow_stage_lengthens_the_bubble_of_the_other(bench: Bench, tmp_path: Path) -> None:
     """Stage 1 sleeps 0.4 s before every step, which is not its bubble; stage 0 has nothing to do meanwhile."""
     few = ("measure.steps=2", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2", "measure.breakdown_steps=3")
@@ -67,6 +68,7 @@ def test_a_slow_stage_lengthens_the_bubble_of_the_other(bench: Bench, tmp_path: 
 
 
 @alone
+@pytest.mark.slow
 def test_a_drift_is_a_trend(bench: Bench, tmp_path: Path) -> None:
     """Every step takes 4 ms more than the one before: 160 ms over 40 steps."""
     done = bench("run", *SMALL, *BRIEF, "measure.steps=40", "out=kept", env={"BENCH_PLANT": "drift:0.004"})
@@ -98,6 +100,7 @@ def busy_processes(n: int) -> Iterator[None]:
             process.wait()
 
 
+@pytest.mark.slow
 def test_a_foreign_load_is_warned_of(bench: Bench, tmp_path: Path) -> None:
     with busy_processes(2):
         done = bench("run", *SMALL, *BRIEF, "measure.steps=20", "out=kept")

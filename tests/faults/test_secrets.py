@@ -50,6 +50,7 @@ def test_a_run_tells_no_secret(tmp_path: Path) -> None:
     assert '"NCCL_NET_URL": "tcp://***@10.0.0.1:1"' in kept
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_tells_no_secret(tmp_path: Path) -> None:
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(DYING.format(names=sorted(SECRETS)))

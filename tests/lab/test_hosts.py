@@ -85,6 +85,7 @@ def test_a_sick_link_is_seen_by_the_probes(tmp_path: Path) -> None:
 
 
 @needs_hosts
+@pytest.mark.slow
 def test_an_uplink_carries_full_frames_at_its_own_rate(tmp_path: Path) -> None:
     lab = compose(["lab=scaling"]).lab
     assert lab is not None
