@@ -14,6 +14,7 @@ from bench.facts.profile import DeviceProfile, SliceMeasurement
 from bench.facts.result import Result
 from bench.facts.trace import StepTrace
 from bench.jobs import Job, finished, job_at, raise_failure
+from bench.on_demand import on_demand
 from bench.report.profile_tables import profile_report, slice_report
 from bench.report.terminal import tell, terminal_progress
 from bench.report.trace_tables import trace_report
@@ -23,7 +24,6 @@ from bench.run.launch import RankPlace, find_place, launch_ranks
 from bench.run.nodes import find_node
 from bench.run.preempt import Guard
 from bench.store import profiles, results
-from bench.tracing import traced_plan, traced_step
 from bench.worker import TASKS
 
 
@@ -111,11 +111,11 @@ def trace(*overrides: str) -> tuple[StepTrace, Path]:
         raise UsageError(
             f"trace: a launcher has started {place.world_size} ranks; one process traces, whatever n_devices is: start it alone"
         )
-    plan = traced_plan(config)
+    plan = on_demand("bench.tracing", "traced_plan")(config)
     run_dir = results.make_run_dir(config.out, config.name)
     results.refuse_to_overwrite(run_dir, *profiles.KEPT)
     results.write_config(run_dir, plain)
-    traced = traced_step(config, plan)
+    traced: StepTrace = on_demand("bench.tracing", "traced_step")(config, plan)
     profiles.write_trace(run_dir, traced)
     results.write_whole(run_dir / results.REPORT, trace_report(traced))
     return traced, run_dir

@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import NoReturn
 
 import yaml
@@ -14,6 +13,7 @@ from bench.codec import nearest
 from bench.config.compose import compose_plain, load
 from bench.errors import BenchError, ExitCode, Interrupted, Preempted, UsageError
 from bench.grammar import KNOWN, VERBS, parser
+from bench.on_demand import on_demand
 from bench.report.terminal import quiet, tell
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.cfg and verb.composes:
                 return _show(options.overrides)
             with quiet(options.quiet):
-                return int(getattr(import_module(f"bench.verbs.{verb.module}"), verb.function)(options))
+                return int(on_demand(f"bench.verbs.{verb.module}", verb.function)(options))
     except BenchError as error:
         tell(f"bench: {' '.join(str(error).splitlines())}")
         return int(error.exit_code)

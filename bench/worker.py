@@ -26,7 +26,7 @@ from bench.facts.measurement import Estimate
 from bench.facts.model import ModelShape
 from bench.facts.progress import unheard
 from bench.facts.result import Measured
-from bench.probing import probe, probe_lab, time_slice
+from bench.on_demand import on_demand
 from bench.report.terminal import ProgressLine
 from bench.run.devices import LocalDevice, find_backend, n_cores
 from bench.run.environment import capture_environment
@@ -149,20 +149,20 @@ def _run(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine
 
 
 def _probe(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, _: Guard) -> None:
-    if profile := probe(config, place, progress):
+    if profile := on_demand("bench.probing", "probe")(config, place, progress):
         write_profile(run_dir, profile)
 
 
 def _slice(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, _: Guard) -> None:
     if place.rank == 0:
-        write_slice(run_dir, time_slice(config, place, progress))
+        write_slice(run_dir, on_demand("bench.probing", "time_slice")(config, place, progress))
 
 
 def _lab(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, guard: Guard) -> None:
     """Every point below the run directory that is not there yet, one after another in the same processes; before them the links."""
     points = [file.parent for file in sorted(run_dir.glob("*/config.yaml")) if not is_measured(file.parent)]
     if place.world_size > place.local_world_size and not (run_dir / NETWORK).exists():
-        probe = probe_lab(config, place)  # on two hosts everything, on more the link of each
+        probe = on_demand("bench.probing", "probe_lab")(config, place)  # on two hosts everything, on more the link of each
         if place.rank == 0:
             write_network(run_dir, probe)
     for point in points:

@@ -13,9 +13,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.library import custom_op
 from torch.nn.functional import log_softmax
+
+from bench.run.dealt import is_dealt
 
 QUERIES_PER_BLOCK = 128
 LOGITS_PER_BLOCK = 2**18  # 1 MiB in fp32: a core's cache
@@ -24,19 +25,19 @@ Grads = tuple[Tensor, Tensor, Tensor]
 
 def is_cpu_eager(x: Tensor) -> bool:
     """Whether the operations on a tensor run one by one on a CPU, over plain memory."""
-    return x.device.type == "cpu" and not isinstance(x, DTensor) and not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and not is_dealt(x) and not torch.compiler.is_compiling()
 
 
 def is_own_attention(q: Tensor) -> bool:
     """Whether `causal_attention` is to run: on a CPU, unless `sdpa_kernel` has switched torch's fused kernel off."""
     switched_on = torch.compiler.is_compiling() or torch._C._get_flash_sdp_enabled()
-    return switched_on and q.device.type == "cpu" and not isinstance(q, DTensor)
+    return switched_on and q.device.type == "cpu" and not is_dealt(q)
 
 
 def is_own_linear(x: Tensor, weight: Tensor) -> bool:
     """Whether `linear` is to run: in fp32 on a CPU, where torch has oneDNN."""
     is_fp32 = x.dtype is weight.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
-    is_plain = x.device.type == "cpu" and not isinstance(x, DTensor) and not isinstance(weight, DTensor)
+    is_plain = x.device.type == "cpu" and not is_dealt(x) and not is_dealt(weight)
     return is_fp32 and is_plain and torch._C._has_mkldnn
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from bench.facts.breakdown import MemoryUse
 from bench.facts.hardware import Backend
+from bench.run.dealt import own_part
 from bench.run.devices import LocalDevice
 from bench.run.train import Trainer
 
@@ -38,5 +38,5 @@ def memory_use(trainer: Trainer, device: LocalDevice) -> MemoryUse:
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the tensors as this rank holds them; one that several names share counts once."""
-    local = [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+    local = [own_part(t) for t in tensors]
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in local if t.numel()}.values())

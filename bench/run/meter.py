@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.errors import UsageError
 from bench.facts.meter import METER_VERSION, Meter, MeteredCall, MeteredOutput
+from bench.run.dealt import is_kind_dealt
 from bench.run.train import Trainer
 
 LEAST_WAIT_S = 200e-6  # shorter ones are gathered: a thread cannot be woken more precisely
@@ -31,7 +31,7 @@ class _Local(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A mode that sees what a rank does with its own tensors, below DTensor, and when it has waited for others."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(issubclass(kind, DTensor) for kind in types):
+        if any(is_kind_dealt(kind) for kind in types):
             return NotImplemented
         return self.call(func, args, kwargs or {})
 

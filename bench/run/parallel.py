@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate, Shard
@@ -20,10 +19,11 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from bench.facts.plan import Recompute, Sharding
+from bench.facts.plan import Sharding
 from bench.run.context import ContextAttention, own_positions
 from bench.run.exchange import exchange_blocks, gather_parts, scale_gradient, scatter_sum, sum_gradient
 from bench.run.mesh import Mesh
+from bench.run.recompute import recompute
 from bench.run.transformer import Attention, Block, DenseAndExperts, ExpertMatrices, Experts, FeedForward, Transformer
 
 SEQUENCE = Shard(1)  # of an activation [B, S, D]
@@ -147,15 +147,6 @@ def _split_experts(matrices: ExpertMatrices, mesh: Mesh) -> None:
 
     matrices.register_forward_pre_hook(lambda _, args: (there(args[0]),))
     matrices.register_forward_hook(lambda _, __, out: back(out))
-
-
-def recompute(model: Transformer, how: Recompute) -> None:
-    """Nothing; whole layers, or attention only, are computed again in the backward pass."""
-    for i, layer in enumerate(model.layers):
-        if how is Recompute.FULL:
-            model.layers[i] = checkpoint_wrapper(layer)
-        elif how is Recompute.SELECTIVE:
-            layer.attention = checkpoint_wrapper(layer.attention)  # type: ignore[arg-type]
 
 
 def _shard(model: Transformer, mesh: Mesh, precision: torch.dtype | None) -> None:

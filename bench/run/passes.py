@@ -1,14 +1,16 @@
 """What every kind of plan offers to the training step, and the optimizer that all share."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from bench.facts.breakdown import Phase
 from bench.facts.hardware import Backend, Precision
 from bench.facts.run import RunSpec
+from bench.run.dealt import is_dealt
 from bench.run.devices import LocalDevice
 
 AUTOCAST = {
@@ -19,6 +21,14 @@ AUTOCAST = {
 }
 
 
+class Cut(Protocol):
+    """Passes that can be cut at the boundaries of their phases."""
+
+    def cut(self, mark: Callable[[Phase], None]) -> AbstractContextManager[None]:
+        """While it is open, `mark` hears of the end of every phase."""
+        ...
+
+
 class Passes(Protocol):
     """How a plan runs the forward and backward passes of one optimizer step."""
 
@@ -26,6 +36,7 @@ class Passes(Protocol):
     models: list[nn.Module]  # as they are called in a pass, with every wrapper
     optimizer: torch.optim.Optimizer
     n_parameters: int  # of the whole model
+    pipeline: "Cut | None"  # where its layers are dealt out in stages
 
     def run(self) -> Tensor:
         """Mean loss of this rank's micro-batches, still on the device; gradients are reduced."""
@@ -44,7 +55,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: RunSpec, device: Lo
     """AdamW over this rank's parameters, fused where torch can; tensors on different meshes in groups of their own."""
     groups: dict[str, list[nn.Parameter]] = {}
     for parameter in parameters:
-        mesh = str(parameter.device_mesh) if isinstance(parameter, DTensor) else "none"
+        mesh = str(parameter.device_mesh) if is_dealt(parameter) else "none"
         groups.setdefault(mesh, []).append(parameter)
     return torch.optim.AdamW(
         [{"params": group} for group in groups.values()],

@@ -16,7 +16,6 @@ from bench.facts.plan import ParallelPlan, Sharding
 from bench.facts.run import RunSpec
 from bench.run.clock import PhaseClock
 from bench.run.devices import LocalDevice
-from bench.run.meshed import Meshed
 from bench.run.train import Trainer
 
 PAIRED = "paired steps with and without the gradient exchange"
@@ -70,7 +69,7 @@ def _uncoupled(trainer: Trainer) -> AbstractContextManager[None]:
 def _cut(trainer: Trainer, clock: PhaseClock) -> Iterator[None]:
     """Passes end phases of their own; the optimizer ends what was after them, as part of the backward pass."""
     optimizer = getattr(trainer.passes.optimizer, "optimizer", trainer.passes.optimizer)
-    pipeline = trainer.passes.pipeline if isinstance(trainer.passes, Meshed) else None
+    pipeline = trainer.passes.pipeline
     hook = optimizer.register_step_pre_hook(lambda *_: clock.mark(Phase.BACKWARD))
     try:
         with _cut_model(trainer, clock) if pipeline is None else pipeline.cut(clock.mark):

@@ -6,16 +6,16 @@ from contextlib import nullcontext
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from bench.facts.hardware import Precision
 from bench.facts.plan import Sharding
 from bench.facts.run import RunSpec
+from bench.on_demand import on_demand
 from bench.run.data import TokenPool
 from bench.run.devices import LocalDevice
 from bench.run.float8 import use_float8
-from bench.run.parallel import recompute
-from bench.run.passes import make_optimizer
+from bench.run.passes import Cut, make_optimizer
+from bench.run.recompute import recompute
 from bench.run.transformer import Transformer
 
 MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16: "fp16", Precision.FP8: "bf16"}
@@ -23,6 +23,8 @@ MIXED_PRECISION = {Precision.FP32: "no", Precision.BF16: "bf16", Precision.FP16:
 
 class Replicated:
     """Passes of a data-parallel plan: gradients are averaged while the backward pass runs."""
+
+    pipeline: Cut | None = None
 
     def __init__(self, spec: RunSpec, device: LocalDevice) -> None:
         self._accelerator = Accelerator(
@@ -80,6 +82,7 @@ class Replicated:
             bare = make_optimizer(self.parameters, spec, device)
             # accelerate's wrapper holds the loss scaler of fp16, and costs 0.3 ms a step
             return self._accelerator.prepare(bare) if spec.train.precision is Precision.FP16 else bare
-        return ZeroRedundancyOptimizer(
-            self.parameters, torch.optim.AdamW, lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True
-        )
+        zero = on_demand("torch.distributed.optim", "ZeroRedundancyOptimizer")
+        more = {"lr": spec.train.learning_rate, "weight_decay": spec.train.weight_decay, "fused": True}
+        sharded: torch.optim.Optimizer = zero(self.parameters, torch.optim.AdamW, **more)
+        return sharded

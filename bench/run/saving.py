@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from bench.errors import BenchError, UsageError
 from bench.facts.checkpoint import CheckpointRead, CheckpointWrite, TrainingLog
 from bench.facts.measurement import MeasurementWarning, WarningKind
-from bench.run.checkpoint import load, save
+from bench.on_demand import on_demand
 from bench.run.record import finite
 from bench.run.train import Trainer
 
@@ -39,7 +39,7 @@ class Saver:
             return None
         self._folder = Path(broadcast_object_list([str(self._folder.resolve())])[0])
         self._refuse_unshared()
-        self._read = load(self._trainer, self._folder)
+        self._read = on_demand("bench.run.checkpoint", "load")(self._trainer, self._folder)
         self._looked_at = self._trainer.n_done
         self._trainer.keep_losses()
         return self._read
@@ -84,7 +84,7 @@ class Saver:
 
     def _save(self) -> None:
         try:
-            self._writes.append(save(self._trainer, self._folder, self._trainer.n_done))
+            self._writes.append(on_demand("bench.run.checkpoint", "save")(self._trainer, self._folder, self._trainer.n_done))
         except BenchError as error:
             self._not_kept.append(str(error))
 

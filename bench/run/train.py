@@ -5,15 +5,15 @@ import time
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from bench.errors import UsageError
 from bench.facts.hardware import Backend, Precision
 from bench.facts.plan import ParallelPlan, Sharding
 from bench.facts.run import RunSpec
+from bench.on_demand import on_demand
+from bench.run.dealt import own_part
 from bench.run.devices import LocalDevice
 from bench.run.float8 import refuse_float8
-from bench.run.meshed import Meshed
 from bench.run.passes import AUTOCAST, Passes
 from bench.run.record import Health
 from bench.run.replicated import Replicated
@@ -30,7 +30,8 @@ class Trainer:
             raise UsageError(f"world size {world_size} runs where {spec.world_size} was asked for")
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.spec = spec
-        self.passes: Passes = Replicated(spec, device) if is_replicated(spec.plan) else Meshed(spec, device)
+        laid_out = Replicated if is_replicated(spec.plan) else on_demand("bench.run.meshed", "Meshed")
+        self.passes: Passes = laid_out(spec, device)
         device.synchronize()
         self.n_done = 0  # optimizer steps, timed or not, since the training began
         self._losses: list[Tensor] | None = None
@@ -77,7 +78,7 @@ class Trainer:
         summed = loss.clone()
         if self.spec.world_size > 1:
             dist.all_reduce(summed)
-        held = [p.to_local() if isinstance(p, DTensor) else p for p in self.passes.parameters]
+        held = [own_part(p) for p in self.passes.parameters]
         return Health(
             loss=self.world_loss(float(summed)),
             grad_norm=float(norm),

@@ -9,6 +9,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 # Each room and the rooms it may import, besides itself. The order is the order of the floors.
 FLOORS: dict[str, set[str]] = {
+    "on_demand": set(),
     "errors": set(),
     "masking": set(),
     "facts": {"errors"},
@@ -16,7 +17,7 @@ FLOORS: dict[str, set[str]] = {
     "contrast": {"facts", "stats"},
     "codec": {"errors", "facts"},
     "cost": {"errors", "facts", "stats"},
-    "run": {"errors", "masking", "facts", "stats"},
+    "run": {"errors", "on_demand", "masking", "facts", "stats"},
     "store": {"errors", "masking", "facts", "stats", "codec"},
     "report": {"errors", "masking", "facts", "stats"},
     "config": {"errors", "facts", "stats", "codec"},
@@ -25,7 +26,7 @@ FLOORS: dict[str, set[str]] = {
     "backtest": {"errors", "facts", "cost", "store", "config"},
     "accuracy": {"errors", "facts", "cost", "config", "backtest"},
     "forecast": {"errors", "facts", "cost", "store", "report", "config", "backtest", "accuracy"},
-    "worker": {"errors", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
+    "worker": {"errors", "on_demand", "masking", "facts", "stats", "codec", "cost", "run", "store", "report", "config", "probing"},
     "simulation": {"cost"},
     "deciding": {"errors", "facts", "cost", "store", "report", "config", "forecast", "simulation"},
     "backcheck": {"facts", "cost", "store", "config", "simulation", "deciding"},
@@ -37,6 +38,7 @@ FLOORS: dict[str, set[str]] = {
     "following": {"errors", "run", "store", "report", "config", "jobs"},
     "submit": {"errors", "facts", "run", "store", "config"},
     "api": {
+        "on_demand",
         "copies",
         "errors",
         "facts",
@@ -63,7 +65,7 @@ FLOORS: dict[str, set[str]] = {
         *("errors", "facts", "run", "config", "report", "worker", "api", "forecast", "sweep", "deciding", "reporting", "following"),
         *("submit", "comparing", "rerunning", "sharing", "showing", "lab", "grammar"),
     },
-    "cli": {"errors", "codec", "config", "report", "grammar"},
+    "cli": {"errors", "on_demand", "codec", "config", "report", "grammar"},
     "__main__": {"masking", "cli"},
 }
 
@@ -116,6 +118,8 @@ def breaches(root: Path) -> list[str]:
 def imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "on_demand":
+        return [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
     if isinstance(node, ast.ImportFrom) and node.module:
         return [f"bench.{alias.name}" for alias in node.names] if node.module == "bench" else [node.module]
     return []
@@ -158,6 +162,7 @@ def test_no_room_allows_a_cycle() -> None:
         ("run/planted.py", "from bench import report"),
         ("cost/planted.py", "import torch"),
         ("store/planted.py", "def f():\n    import json"),
+        ("run/planted.py", 'on_demand("bench.report.tables", "Table")'),
     ],
 )
 def test_a_planted_import_is_found(tmp_path: Path, file: str, line: str) -> None:

@@ -13,7 +13,7 @@ from bench.facts.checkpoint import CheckpointRead, CheckpointWrite, TrainingLog
 from bench.facts.measurement import Measurement, WarningKind
 from bench.facts.progress import unheard
 from bench.facts.run import RunSpec
-from bench.run import saving
+from bench.run import checkpoint
 from bench.run.clock import StepClock
 from bench.run.measure import Extras, measure_steps
 from bench.run.preempt import Guard
@@ -50,7 +50,7 @@ def test_a_window_never_contains_a_save(tmp_path: Path, monkeypatch: pytest.Monk
 
     for name in ("start", "stop"):
         monkeypatch.setattr(StepClock, name, _noted(getattr(StepClock, name), name, begun))
-    monkeypatch.setattr(saving, "save", noted_save)
+    monkeypatch.setattr(checkpoint, "save", noted_save)
     m = measured(spec(every=10), tmp_path)
     assert m.training is not None
     assert [write.step for write in m.training.writes] == [10, 20, 30]
@@ -96,7 +96,7 @@ def test_a_state_that_cannot_be_kept_is_told_of_and_measuring_goes_on(tmp_path: 
     def full(*_: object) -> None:
         raise BenchError("checkpoint: no room")
 
-    monkeypatch.setattr(saving, "save", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     m = measured(spec(every=10), tmp_path)
     assert m.training is not None
     assert m.training.not_kept == ("checkpoint: no room",) * 3
