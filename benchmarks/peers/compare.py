@@ -62,7 +62,7 @@ def sharded(model: Llama, device: torch.device, dtype: torch.dtype | None, compi
     """The model as a bare FSDP2 loop has it, torchtitan's among them: every layer sharded for itself, here over one device; its
     weights in the narrow dtype while they are used; every layer compiled for itself."""
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     mesh = dist.init_device_mesh(device.type, (1,))
     policy = MixedPrecisionPolicy(param_dtype=dtype)
     for layer in model.model.layers:

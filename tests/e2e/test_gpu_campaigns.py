@@ -62,7 +62,7 @@ def test_slices_are_left_and_a_second_call_measures_nothing_again(tmp_path: Path
 @pytest.mark.slow
 def test_faults_end_as_expected(tmp_path: Path) -> None:
     rows = campaign("faults", tmp_path, *ON_CPU).splitlines()
-    assert len(rows) == 3
+    assert len(rows) == 2  # on a CPU memory is left alone
     assert all(row.endswith("as-expected") for row in rows)
 
 
