@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import Tensor
-from torch.library import custom_op
+from torch import Tensor, library
 from torch.nn.functional import log_softmax
 
 from bench.run.dealt import is_dealt
@@ -69,7 +68,7 @@ class _Product(torch.autograd.Function):
         return _product(grad, b.t()), _product(grad.t(), a.t())
 
 
-_opaque_product = custom_op("proxybench::product", _product, mutates_args=())
+_opaque_product = library.custom_op("proxybench::product", _product, mutates_args=())
 
 
 @_opaque_product.register_fake
@@ -96,7 +95,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 # torch's fused kernel takes 107 ms where this takes 40 (forward and backward, bf16, B 8, S 512, H 6, d 64): its small products
 # do not reach oneDNN. As there, no more than a block of scores is in memory, and the backward pass computes them again.
-@custom_op("proxybench::causal_attention", mutates_args=())
+@library.custom_op("proxybench::causal_attention", mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     queries, outs = _by_key_head(q * q.shape[-1] ** -0.5, k), _by_key_head(out, k)
@@ -107,7 +106,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-@custom_op("proxybench::causal_attention_backward", mutates_args=())
+@library.custom_op("proxybench::causal_attention_backward", mutates_args=())
 def _attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Grads:
     scale = q.shape[-1] ** -0.5
     grad_q = torch.empty(q.shape, dtype=q.dtype, device=q.device)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.facts.model import ModelShape
@@ -45,7 +45,7 @@ def test_linear_is_the_same_compiled(wide_and_narrow: tuple[Tensor, Tensor, Tens
 
 
 def test_product_is_a_well_formed_operation() -> None:
-    torch.library.opcheck(torch.ops.proxybench.product.default, (torch.randn(6, 8), torch.randn(8, 4).t()))
+    library.opcheck(torch.ops.proxybench.product.default, (torch.randn(6, 8), torch.randn(8, 4).t()))
 
 
 def test_only_fp32_on_a_cpu_needs_its_own_linear(wide_and_narrow: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -75,7 +75,7 @@ def test_attention_has_the_gradient_of_differences(monkeypatch: pytest.MonkeyPat
 
 
 def test_attention_is_a_well_formed_operation() -> None:
-    torch.library.opcheck(torch.ops.proxybench.causal_attention.default, heads(40))
+    library.opcheck(torch.ops.proxybench.causal_attention.default, heads(40))
 
 
 def test_attention_in_bf16_is_as_close_to_fp64_as_torchs() -> None:
