@@ -36,7 +36,7 @@ class Passes(Protocol):
     models: list[nn.Module]  # as they are called in a pass, with every wrapper
     optimizer: torch.optim.Optimizer
     n_parameters: int  # of the whole model
-    pipeline: "Cut | None"  # where its layers are dealt out in stages
+    pipeline: Cut | None  # where its layers are dealt out in stages
 
     def run(self) -> Tensor:
         """Mean loss of this rank's micro-batches, still on the device; gradients are reduced."""
