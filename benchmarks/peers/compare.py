@@ -22,7 +22,7 @@ from bench.config.compose import compose
 from bench.facts.model import ModelShape
 from bench.run.transformer import Transformer
 
-OURS, SHARDED = "proxybench", "under FSDP2"
+OURS, SHARDED = "proxybench", "Llama under FSDP2"
 WARMUP_STEPS = 2
 Loss = Callable[[Tensor, Tensor], Tensor]
 DTYPES = {"bf16": torch.bfloat16, "fp32": None}

@@ -74,7 +74,7 @@ def test_peers_print_a_row_for_each(tmp_path: Path) -> None:
     assert [line.split()[2] for line in told.splitlines() if line.startswith("fp32")] == [
         "proxybench",
         "transformers",
-        "the",
+        "Llama",
         "nanoGPT-like",
     ]
 
