@@ -21,11 +21,13 @@ from bench.backtest import (
 )
 from bench.config.compose import devices
 from bench.cost.observation import Observed
+from bench.cost.sliced import is_slice_of
 from bench.cost.uncertainty import NORMAL_P90
 from bench.errors import UsageError
 from bench.facts.accuracy import Accuracy, Composed, ComposedRow, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
 from bench.facts.hardware import Device
 from bench.facts.prediction import MemoryEstimate, Prior, Widths
+from bench.facts.profile import SliceSpec
 from bench.facts.published import Protocol
 from bench.facts.units import GIB
 
@@ -52,10 +54,10 @@ def accuracy(each: Each = iter) -> Accuracy:
     return score_of(fitted_prior(published_rows(), each)[1])
 
 
-def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each = iter) -> Composed:
+def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each = iter, slices: Sequence[SliceSpec] = ()) -> Composed:
     """Published runs on the devices that `told` knows of, predicted from it; `prior` has seen all sources and is only told of.
 
-    Raises UsageError where there are none.
+    `slices` are those that are in what is told. Raises UsageError where there are no such runs.
     """
     rows, known = published_rows(), [device for device in devices() if told(prior, device).observations]
     names = {alias for device in known for alias in device.aliases}
@@ -69,11 +71,14 @@ def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each
         silent = {sentence: None for device in devices() for sentence in told(prior, device).not_told}
         why = next(iter(silent), "give profile=RUN or slices=[RUN]")
         raise UsageError(f"protocol: slices given; no published run is on a device whose parts were timed: {why}")
+    own = [one for one in seen if any(is_slice_of(spec, one.row.setup) for spec in slices)]
     return Composed(
         told=tuple(sentence for device in known for sentence in told(prior, device).told),
-        rows=tuple(map(_composed, seen)),
+        rows=tuple(_composed(one, one in own) for one in seen),
         composed=_score([_error(one.row, one.log_s) for one in seen]),
         cold=_score([_error(one.row, one.cold_log_s) for one in seen]),
+        sliced=_score([_error(one.row, one.log_s) for one in own]) if own else None,
+        sliced_cold=_score([_error(one.row, one.cold_log_s) for one in own]) if own else None,
         naive=_score(rules) if (rules := [one.rule for one in seen if one.rule is not None]) else None,
         coverage_of_80=float(np.mean([abs(_log_speed(one.row) + one.log_s) <= NORMAL_P90 * one.sd for one in seen])),
     )
@@ -88,7 +93,7 @@ def _log_speed(row: Row) -> float:
     return float(np.log(row.observed.tokens_per_s_per_device))
 
 
-def _composed(one: Seen) -> ComposedRow:
+def _composed(one: Seen, is_sliced: bool) -> ComposedRow:
     return ComposedRow(
         id=one.row.setup.id,
         source=one.row.setup.source,
@@ -98,6 +103,7 @@ def _composed(one: Seen) -> ComposedRow:
         composed_p10=float(np.exp(-one.log_s - NORMAL_P90 * one.sd)),
         composed_p90=float(np.exp(-one.log_s + NORMAL_P90 * one.sd)),
         cold=float(np.exp(-one.cold_log_s)),
+        is_sliced=is_sliced,
     )
 
 

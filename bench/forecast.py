@@ -85,7 +85,7 @@ def calibrations(config: Config, measurement: Measurement | None) -> list[tuple[
     slices = [read_slice(Path(path)) for path in config.slices]
     known = []
     for cluster in config.clusters:
-        observed = observed_of(config.prior, cluster, given or kept_profile(cluster.device), slices)
+        observed = observed_of(config.prior, cluster, profiles_of(cluster.device, given), slices)
         known.append((cluster, calibrate(config.prior, measurement, device, cluster.device, observed)))
     return known
 
@@ -94,19 +94,25 @@ def _cluster_name(known: tuple[Cluster, Calibration]) -> str:
     return known[0].name
 
 
-def observed_of(prior: Prior, cluster: Cluster, profile: DeviceProfile | None, slices: Sequence[SliceMeasurement]) -> Observed:
-    """What a profile and slices tell of a cluster's device."""
-    told = Observed() if profile is None else from_profile(prior, profile, find_device(profile.device_name), cluster)
+def observed_of(prior: Prior, cluster: Cluster, profiles: Sequence[DeviceProfile], slices: Sequence[SliceMeasurement]) -> Observed:
+    """What profiles and slices tell of a cluster's device."""
+    told = Observed()
+    for profile in profiles:
+        told += from_profile(prior, profile, find_device(profile.device_name), cluster)
     for measured in slices:
         told += from_slice(prior, measured, find_device(measured.device_name), cluster.device)
     return told
 
 
-def kept_profile(device: Device) -> DeviceProfile | None:
-    """The latest profile in conf/device/profile of a device, or of another with its chip; None where none is kept."""
+def profiles_of(device: Device, given: DeviceProfile | None) -> tuple[DeviceProfile, ...]:
+    """The profile given, and where it tells nothing of the device the latest in conf/device/profile of its chip, its own first."""
+    profiled = find_device(given.device_name) if given else None
+    if given and profiled and profiled.has_chip_of(device):
+        return (given,)
     alike = sorted((other for other in devices() if other.has_chip_of(device)), key=lambda other: other.name != device.name)
-    found = (find_profile(name) for other in alike for name in other.torch_names)
-    return next((profile for profile in found if profile), None)
+    kept = (find_profile(name) for other in alike for name in other.torch_names)
+    found = (given, next((profile for profile in kept if profile), None))
+    return tuple(profile for profile in found if profile)
 
 
 def predict_table(*overrides: str) -> tuple[list[RowPrediction], str]:
@@ -139,17 +145,21 @@ def backtest(*overrides: str) -> Accuracy | Composed:
     """
     config = compose(overrides)
     each = partial(tracked, phase="fitting without")
-    score = accuracy(each) if config.protocol == "published" else composed(_parts_of(config), config.prior, each)
+    if config.protocol == "published":
+        score: Accuracy | Composed = accuracy(each)
+    else:
+        slices = [read_slice(Path(path)) for path in config.slices]
+        score = composed(_parts_of(config, slices), config.prior, each, [measured.spec for measured in slices])
     if config.out:
         write_file(Path(config.out), accuracy_page(score) if isinstance(score, Accuracy) else composed_page(score))
     return score
 
 
-def _parts_of(config: Config) -> Callable[[Prior, Device], Observed]:
-    """What the profile and the slices of a configuration tell of a device."""
-    given, slices = read_profile(Path(config.profile)) if config.profile else None, [read_slice(Path(path)) for path in config.slices]
-    kept = {device.name: given or kept_profile(device) for device in devices()}
-    return lambda prior, device: observed_of(prior, usual_site(device, device.scale_up_domain), kept.get(device.name), slices)
+def _parts_of(config: Config, slices: Sequence[SliceMeasurement]) -> Callable[[Prior, Device], Observed]:
+    """What the profile of a configuration and slices tell of a device."""
+    given = read_profile(Path(config.profile)) if config.profile else None
+    known = {device.name: profiles_of(device, given) for device in devices()}
+    return lambda prior, device: observed_of(prior, usual_site(device, device.scale_up_domain), known.get(device.name, ()), slices)
 
 
 def fit_priors(*overrides: str) -> Path:

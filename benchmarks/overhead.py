@@ -66,7 +66,8 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
     """The same steps in a loop as anyone would write it, with nothing around it."""
     kind = device.torch_device
     torch.manual_seed(spec.train.seed)
-    model = Transformer(spec.model).to(kind)
+    with kind:
+        model = Transformer(spec.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True)
     pool = TokenPool(spec, data_rank=0, device=kind)
     batches = cycle([pool.micro_batch() for _ in range(POOL_STEPS * spec.batch.n_micro_batches)])

@@ -30,6 +30,7 @@ class Observation:
     slopes: Array  # of those expected, by the logarithm of each coefficient
     surprise: float  # 0: as expected; positive: slower
     log_sd: float  # of the measurement, and of what carries over from the thing alone to the same thing in a step
+    shared_log_sd: float = 0.0  # of what carries over, the same for all observations that have such a part
 
     @property
     def speed(self) -> float:
@@ -59,8 +60,9 @@ def updated(center: Array, covariance: Array, observations: tuple[Observation, .
     if not observations:
         return center, covariance
     slopes = np.stack([one.slopes for one in observations])
-    surprise, noise = np.array([one.surprise for one in observations]), np.array([one.log_sd for one in observations])
-    gain = np.linalg.solve(slopes @ covariance @ slopes.T + np.diag(noise**2), slopes @ covariance).T
+    surprise, noise, shared = np.array([(one.surprise, one.log_sd, one.shared_log_sd) for one in observations]).T
+    scatter = np.diag(noise**2) + np.outer(shared, shared)
+    gain = np.linalg.solve(slopes @ covariance @ slopes.T + scatter, slopes @ covariance).T
     after = covariance - gain @ slopes @ covariance
     return center + gain @ surprise, np.asarray((after + after.T) / 2)
 
@@ -97,7 +99,7 @@ def kindred(found: list[Observation], measured: Device, device: Device) -> tuple
 def credible(prior: Prior, found: Observation) -> bool:
     """Whether the prior and the observation can be of the same regime."""
     spread = (found.slopes * stack_log_sds(prior)) @ (found.slopes * stack_log_sds(prior))
-    return abs(found.surprise) <= CREDIBLE_SDS * float(np.sqrt(spread + found.log_sd**2))
+    return abs(found.surprise) <= CREDIBLE_SDS * float(np.sqrt(spread + found.log_sd**2 + found.shared_log_sd**2))
 
 
 def sorted_out(prior: Prior, found: list[Observation], device: str, source: str) -> Observed:

@@ -73,13 +73,13 @@ def _lacking(profile: DeviceProfile, cluster: Cluster) -> Observed:
 def _products(prior: Prior, profile: DeviceProfile, device: Device) -> list[Observation]:
     """Those in bf16 or fp16, which all products in a step scale with."""
     names = ("kernel_fraction", *filter(None, (ARCHITECTURE_FACTORS.get(device.architecture),)))
-    return _of_products(prior, _telling(profile, HALF), device, "matrix products", names)
+    return _of_products(prior, profile, _telling(profile, HALF), device, what="matrix products", names=names)
 
 
 def _float8_products(prior: Prior, profile: DeviceProfile, device: Device) -> list[Observation]:
     """Those in fp8, beside the best one that anyone measured; none where nobody has."""
     chosen = _telling(profile, FLOAT8) if Precision.FP8 in device.matmul_flops_per_s else []
-    return _of_products(prior, chosen, device, "matrix products in fp8", ("kernel_fraction", "fp8_fraction"))
+    return _of_products(prior, profile, chosen, device, what="matrix products in fp8", names=("kernel_fraction", "fp8_fraction"))
 
 
 def _telling(profile: DeviceProfile, precisions: tuple[Precision, ...]) -> list[ProbeSamples]:
@@ -89,13 +89,25 @@ def _telling(profile: DeviceProfile, precisions: tuple[Precision, ...]) -> list[
     return chosen or [p for p in alike if min(p.sizes[side] for side in "mkn") >= LARGE]
 
 
-def _of_products(prior: Prior, chosen: list[ProbeSamples], device: Device, what: str, names: tuple[str, ...]) -> list[Observation]:
+def kept_up(profile: DeviceProfile, alike: ProbeSamples) -> float:
+    """The rate that a device keeps up over the one of a short probe, of the same kind and precision; 1 where nobody looked.
+
+    A probe is over before the power cap is felt, a training step is not.
+    """
+    short = {str(p): p.rate_per_s for p in profile.probes if (p.kind, p.precision) == (alike.kind, alike.precision)}
+    return next((load.rate_per_s / short[load.what] for load in profile.loads if load.what in short), 1.0)
+
+
+def _of_products(
+    prior: Prior, profile: DeviceProfile, chosen: list[ProbeSamples], device: Device, *, what: str, names: tuple[str, ...]
+) -> list[Observation]:
     if not chosen:
         return []
     rates = np.array([matmul_flops_per_s(device, p.precision) for p in chosen])
+    short_s = sum(p.timing.median_s for p in chosen)
     bound = np.array([p.work for p in chosen]) / rates
     whole = bound + np.array([_operand_bytes(p) for p in chosen]) / _bytes_per_s(device)
-    ratio = sum(p.timing.median_s for p in chosen) / float(whole.sum())
+    ratio = short_s / kept_up(profile, chosen[0]) / float(whole.sum())
     share = float(bound.sum() / whole.sum())
     return [observation(prior, f"{len(chosen)} {what}", ratio, dict.fromkeys(names, -share), PRODUCT_LOG_SD)]
 
@@ -119,7 +131,7 @@ def _attention(prior: Prior, profile: DeviceProfile, device: Device, by: Coeffic
     longest = max(fused, key=lambda p: p.sizes["seq_len"])
     progress = float(by["attention_progress_per_year"]) ** 2  # the model's clip: two years after its reference
     rate = matmul_flops_per_s(device, longest.precision) * float(by["attention_fraction"]) * progress
-    ratio = longest.timing.median_s * rate / ((1 + BACKWARD_ATTENTION) * longest.work / 3)
+    ratio = longest.timing.median_s / kept_up(profile, longest) * rate / ((1 + BACKWARD_ATTENTION) * longest.work / 3)
     slopes = {"kernel_fraction": -1.0, "attention_fraction": -1.0}
     return [observation(prior, f"attention over {longest.sizes['seq_len']:,} tokens", ratio, slopes, ATTENTION_LOG_SD)]
 

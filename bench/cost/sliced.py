@@ -18,11 +18,15 @@ from bench.facts.hardware import Device, Precision
 from bench.facts.model import ModelShape
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.prediction import Prior
-from bench.facts.profile import SliceMeasurement, SlicePart
+from bench.facts.profile import SliceMeasurement, SlicePart, SliceSpec
+from bench.facts.published import PublishedSetup
 
 # What carries over from a layer alone to a layer in a step (heat, neighbours, memory). Assumed, as whole runs repeat (TRANSFER_LOG_SD
 # of bench.cost.calibrate); what the formulas miss of any set-up comes on top, from the prior.
 LAYERS_LOG_SD, ENDS_LOG_SD = 0.10, 0.20
+# What all slices have in common: layers alone, in our own trainer, run faster than the same layers in the steps that the prior was
+# fitted to, which also wait for one another. Assumed; the first five that were timed, on an H200, ran 1.3 to 1.7 times as fast.
+SLICE_LOG_SD = 0.30
 Seconds = Callable[[Workload, Coefficients], float]
 
 
@@ -48,6 +52,16 @@ def to_be_sliced(prior: Prior, shape: ModelShape, plan: ParallelPlan, micro_batc
         _expected(prior, work, "layers", _layer_s, float(np.hypot(LAYERS_LOG_SD, missed))),
         _expected(prior, work, "ends", _ends_s, float(np.hypot(ENDS_LOG_SD, missed))),
     ]
+
+
+def is_slice_of(spec: SliceSpec, setup: PublishedSetup) -> bool:
+    """Whether a slice is of this run's own layer: the same widths, split alike, and as many sequences where the run tells."""
+    shape, plan = spec.model, spec.plan
+    widths = (setup.d_model, setup.n_heads, setup.seq_len, setup.n_experts or 0, setup.moe_d_ff if shape.is_moe else setup.d_ff)
+    own = (shape.d_model, shape.n_heads, shape.seq_len, shape.n_experts, shape.d_ff_expert if shape.is_moe else shape.d_ff)
+    split = tuple(size or 1 for size in (setup.tp, setup.cp, setup.ep))
+    alike = split == (plan.tensor_parallel_size, plan.context_parallel_size, plan.expert_parallel_size)
+    return widths == own and alike and setup.micro_batch in (None, spec.micro_batch_size)
 
 
 def _why_not_comparable(measured: SliceMeasurement, sliced: Device | None, device: Device) -> str | None:
@@ -84,7 +98,8 @@ def _expected(prior: Prior, work: Workload, what: str, expected_s: Seconds, log_
     here = np.log(expected_s(work, coefficients_of(center)))
     moved = [np.log(expected_s(work, coefficients_of(center + STEP * unit))) for unit in np.eye(len(NAMES))]
     software = float(np.log(software_factor(work, coefficients_of(center))))
-    return Observation(what=what, slopes=(np.array(moved) - here) / STEP, surprise=float(-here - software), log_sd=log_sd)
+    slopes = (np.array(moved) - here) / STEP
+    return Observation(what=what, slopes=slopes, surprise=float(-here - software), log_sd=log_sd, shared_log_sd=SLICE_LOG_SD)
 
 
 def _seen(expected: Observation, what: str, part: SlicePart, n_alike: int) -> Observation:

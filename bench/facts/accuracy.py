@@ -63,6 +63,7 @@ class ComposedRow:
     composed_p10: float
     composed_p90: float
     cold: float  # by the same prior without what was timed
+    is_sliced: bool  # whether its own layer, split as it splits it, is among what was timed
 
 
 @fact
@@ -73,6 +74,8 @@ class Composed:
     rows: tuple[ComposedRow, ...]
     composed: Score
     cold: Score
+    sliced: Score | None  # of the rows whose own layer was timed; None where there is none
+    sliced_cold: Score | None  # of the same without what was timed
     naive: Score | None  # the usual MFU of the device; of the rows whose shape is told, None where none is
     coverage_of_80: float
 

@@ -98,6 +98,12 @@ class Cache(StrEnum):
     BEYOND = "beyond"  # operands are several times the cache
 
 
+def probe_name(kind: ProbeKind, name: str, sizes: dict[str, int], precision: Precision, cold: bool) -> str:
+    """What is probed, in words that no other probe of a profile has but the same with its operands elsewhere."""
+    text = " ".join(f"{side}={size}" for side, size in sizes.items())
+    return " ".join(filter(None, (kind.value, name, text, precision.value, "cold" if cold else "")))
+
+
 @fact
 class ProbeSamples:
     """One thing that a device does alone, timed, and its rate."""
@@ -113,6 +119,9 @@ class ProbeSamples:
     rate_per_s: float  # work over the median
     rate_low_per_s: float
     rate_high_per_s: float
+
+    def __str__(self) -> str:
+        return probe_name(self.kind, self.name, self.sizes, self.precision, self.cache is Cache.COLD)
 
 
 class Collective(StrEnum):
@@ -195,6 +204,8 @@ class Load:
 
     what: str
     telemetry: DeviceTelemetry
+    rate_per_s: float  # that it kept up, by host time; a short probe may run at a clock that power does not allow for long
+    work_unit: WorkUnit
 
 
 @fact

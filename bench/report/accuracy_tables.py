@@ -36,6 +36,11 @@ def accuracy_page(score: Accuracy) -> str:
 def composed_tables(score: Composed) -> tuple[Table, ...]:
     """The score of predictions from parts, beside the same without them, and every row."""
     rows = [("from the parts", _pair(score.composed), str(score.composed.n)), ("without them", _pair(score.cold), str(score.cold.n))]
+    if score.sliced and score.sliced_cold:
+        rows += [
+            ("from the parts, where the run's own layer is among them", _pair(score.sliced), str(score.sliced.n)),
+            ("the same runs without them", _pair(score.sliced_cold), str(score.sliced_cold.n)),
+        ]
     if score.naive:
         rows.append(("usual MFU of the device", _pair(score.naive), str(score.naive.n)))
     notes = (f"Of the published speeds {percent(score.coverage_of_80, 0)} lie inside the 80 % interval.", *score.told)
@@ -58,10 +63,11 @@ def _composed_rows(score: Composed) -> Table:
             f"{row.composed_p10:,.0f} to {row.composed_p90:,.0f}",
             percent(row.composed / row.published - 1),
             percent(row.cold / row.published - 1),
+            "yes" if row.is_sliced else "",
         )
         for row in score.rows
     )
-    header = ("row", "run", "published", "from parts", "80 %", "off by", "off by,\nwithout parts")
+    header = ("row", "run", "published", "from parts", "80 %", "off by", "off by,\nwithout parts", "its layer\nwas timed")
     return Table("Tokens per second of one device", header, rows)
 
 

@@ -107,6 +107,7 @@ def _load_table(profile: DeviceProfile) -> Table:
     rows = tuple(
         (
             load.what,
+            scaled(load.rate_per_s, UNITS[load.work_unit]),
             _told(load.telemetry.power_w, "{:,.0f} W"),
             _told(load.telemetry.peak_power_w, "{:,.0f} W"),
             _told(load.telemetry.clock_hz, "{:,.0f} MHz", 1e-6),
@@ -116,7 +117,7 @@ def _load_table(profile: DeviceProfile) -> Table:
         )
         for load in profile.loads
     )
-    header = ("kept busy by", "power", "highest", "clock", "lowest", "temperature", "held back by")
+    header = ("kept busy by", "rate", "power", "highest", "clock", "lowest", "temperature", "held back by")
     return Table(f"What one {profile.device_name} draws, as {profile.loads[0].telemetry.source} tells", header, rows)
 
 

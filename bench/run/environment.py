@@ -15,6 +15,7 @@ from bench.facts.hardware import Backend
 from bench.facts.measurement import Environment
 from bench.masking import masked_variables
 from bench.run.devices import LocalDevice, cpu_name, n_cores
+from bench.run.sources import nvidia_driver
 
 PACKAGES = ("torch", "accelerate", "hydra-core", "numpy", "pydantic", "triton", "nvidia-nccl-cu12", "nvidia-nccl-cu13")
 SPEED_VARIABLES = re.compile(
@@ -56,5 +57,5 @@ def _packages() -> dict[str, str]:
 
 def _driver(backend: Backend) -> str | None:
     if backend is Backend.CUDA:
-        return f"CUDA {torch.version.cuda}"
+        return ", ".join(filter(None, (nvidia_driver(), f"CUDA {torch.version.cuda}")))
     return f"HIP {torch.version.hip}" if backend is Backend.ROCM else None

@@ -1,5 +1,6 @@
 """A measured run: warm-up, timed windows, then what explains them."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ def _measure(
     saver = Saver(trainer, extras.states)
     if read := saver.begin():
         progress(f"set-up: goes on from the state after step {read.step}")
-    record = Record(before=trainer.examine(), is_metered=extras.meter is not None)
+    begun = time.perf_counter()
+    before = trainer.examine()
+    record = Record(before=before, first_s=time.perf_counter() - begun, is_metered=extras.meter is not None)
     clock, sampler = StepClock(device, MOST_STEPS_PER_WINDOW), Sampler(find_source(device))
 
     def snapshot() -> None:
@@ -157,7 +160,7 @@ def _measurement(
         tokens_per_s=estimate,
         step_s=stats.quantiles(record.world_step_s),
         setup_s=trainer.setup_s,
-        compile_s=max(0.0, record.warmup_s[0] - float(np.median(record.world_step_s))),
+        compile_s=max(0.0, record.first_s - float(np.median(record.world_step_s))),
         loss_first=finite(record.before.loss),
         loss_last=finite(record.after.loss),
         grad_norm=finite(record.after.grad_norm),

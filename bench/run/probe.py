@@ -115,20 +115,21 @@ def loads(policy: ProbePolicy, device: LocalDevice, source: Source, cases: Seque
         call, sampler = case.make(), Sampler(source)
         _keep_busy(device, call, SETTLING_S)
         with sampler.window():
-            busy_s = _keep_busy(device, call, policy.load_s)
+            busy_s, n_calls = _keep_busy(device, call, policy.load_s)
         if telemetry := sampler.summary(0, platform.node(), busy_s):
-            told.append(Load(what=str(case), telemetry=telemetry))
+            told.append(Load(what=str(case), telemetry=telemetry, rate_per_s=case.work * n_calls / busy_s, work_unit=case.unit))
     return tuple(told)
 
 
-def _keep_busy(device: LocalDevice, call: Call, seconds: float) -> float:
-    """Seconds that the device was busy with this call: at least as many as asked for."""
-    begun = time.perf_counter()
+def _keep_busy(device: LocalDevice, call: Call, seconds: float) -> tuple[float, int]:
+    """Seconds that the device was busy with this call, at least as many as asked for, and how many calls it made."""
+    begun, n_calls = time.perf_counter(), 0
     while (passed := time.perf_counter() - begun) < seconds:
         for _ in range(BUSY_CALLS):
             call()
         device.synchronize()
-    return passed
+        n_calls += BUSY_CALLS
+    return passed, n_calls
 
 
 def probe_precisions(device: LocalDevice, asked: Precision | None) -> tuple[Precision, ...]:

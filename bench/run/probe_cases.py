@@ -12,7 +12,7 @@ from torch.nn.functional import ScalingType, scaled_mm
 from bench.facts.figure import fact
 from bench.facts.hardware import Backend, Precision
 from bench.facts.model import ModelShape
-from bench.facts.profile import ProbeKind, ProbePolicy, WorkUnit
+from bench.facts.profile import ProbeKind, ProbePolicy, WorkUnit, probe_name
 from bench.facts.shard import Product
 from bench.run.devices import LocalDevice
 from bench.run.transformer import attend, attend_softcapped
@@ -52,8 +52,7 @@ class Case:
     cold: bool = False
 
     def __str__(self) -> str:
-        sizes = " ".join(f"{name}={size}" for name, size in self.sizes.items())
-        return " ".join(filter(None, (self.kind.value, self.name, sizes, self.precision.value, "cold" if self.cold else "")))
+        return probe_name(self.kind, self.name, self.sizes, self.precision, self.cold)
 
 
 @dataclass(frozen=True)

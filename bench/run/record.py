@@ -31,6 +31,7 @@ class Record:
     """Everything that grows during a measurement."""
 
     before: Health
+    first_s: float  # of the step that told it, the first of all: it compiles, allocates and chooses kernels
     after: Health = field(init=False)
     warmup_end: WarmupEnd = WarmupEnd.CAP
     warmup_s: list[float] = field(default_factory=list)

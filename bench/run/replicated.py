@@ -34,7 +34,8 @@ class Replicated:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
         )
         torch.manual_seed(spec.train.seed)
-        bare = Transformer(spec.model).to(device.torch_device)
+        with device.torch_device:  # drawing a billion weights takes a CPU ten seconds
+            bare = Transformer(spec.model)
         if spec.train.precision is Precision.FP8:
             use_float8(bare)
         self.parameters = list(bare.parameters())

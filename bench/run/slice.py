@@ -23,6 +23,7 @@ from bench.run.repeat import MOST_SAMPLES, repeat, summarise
 from bench.run.shard import ShardTransformer
 
 USABLE_FRACTION = 0.85  # of the free memory
+SETTLING_S = 1.0  # of untimed passes on an accelerator: until it is as warm, and as slow, as power lets it be in a long run
 Phases = tuple[Callable[[], object], Callable[[], object], Callable[[], object]]
 
 
@@ -165,9 +166,14 @@ def _part(
     *,
     tell: Callable[[TimeLeft], None],
 ) -> SlicePart:
-    """The timed part; `tell` hears after one untimed pass, which is slower than later ones, how long it takes at most."""
+    """The timed part; `tell` hears after untimed passes, which are unlike later ones, how long it takes at most."""
     clock = StepClock(device, 3 * MOST_SAMPLES)
     seen: list[float] = []
+
+    def once() -> None:
+        for phase in phases:
+            phase()
+        device.synchronize()
 
     def window(n_samples: int) -> Sequence[float]:
         """Seconds of whole passes; what each phase took goes into `seen`."""
@@ -180,9 +186,11 @@ def _part(
         return [sum(marks[i : i + 3]) for i in range(0, len(marks), 3)]
 
     begun = time.perf_counter()
-    for phase in phases:
-        phase()
-    device.synchronize()
+    once()
+    while not device.is_cpu and time.perf_counter() - begun < SETTLING_S:
+        once()
+    begun = time.perf_counter()
+    once()
     tell(TimeLeft(most_s=max(policy.budget_s, policy.min_samples * (time.perf_counter() - begun))))
     whole = repeat(policy, window)
     forward, backward, optimizer = (summarise(policy, seen[i::3]) for i in range(3))

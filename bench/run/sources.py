@@ -66,6 +66,17 @@ class NvmlSource:
         )
 
 
+def nvidia_driver() -> str | None:
+    """The version of NVIDIA's driver, such as 580.159.04; None where NVML does not tell."""
+    if pynvml is None:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+
+
 def _told(call: Callable[[], Any]) -> Any:
     try:
         return call()

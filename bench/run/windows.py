@@ -80,7 +80,7 @@ def warm_up(policy: MeasurePolicy, trainer: Trainer, clock: StepClock, *, guard:
         step_s, _ = run_window(trainer, clock, n_steps, guard)
         record.warmup_s += step_s
         progress(f"warm-up: {len(record.warmup_s)} steps, {step_s[-1] * 1e3:.1f} ms each")
-        # the first step compiles and allocates; it never counts as steady
+        # the first of them may still allocate; it never counts as steady
         seen = record.warmup_s[1:]
         enough = len(record.warmup_s) >= policy.warmup_min_steps
         if agreed(enough and stats.is_steady(seen, stretch, policy.warmup_tolerance)):

@@ -118,7 +118,8 @@ def compare(shape: ModelShape, asked: argparse.Namespace, precision: str, mode: 
     torch.compiler.reset()
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     tokens = torch.randint(shape.vocab_size, (asked.batch, shape.seq_len + 1), device=device)
-    models = {name: model.to(device) for name, model in candidates(shape).items()}
+    with device:
+        models = candidates(shape)
     dtype, compiled = DTYPES[precision], mode == "compiled"
     sharded(models[SHARDED], device, dtype, compiled)
     casts = dict.fromkeys(models, dtype) | {SHARDED: None}  # FSDP2 casts the weights, autocast those of the others

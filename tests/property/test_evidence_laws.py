@@ -19,6 +19,7 @@ from bench.cost.step_time import step_parts
 from bench.cost.table import single
 from bench.cost.uncertainty import causes_of
 from bench.cost.workload import workload_of
+from bench.facts.breakdown import DeviceTelemetry
 from bench.facts.hardware import Architecture, Backend, Precision
 from bench.facts.plan import ParallelPlan
 from bench.facts.prediction import Part
@@ -26,6 +27,7 @@ from bench.facts.profile import (
     PROFILE_VERSION,
     Cache,
     DeviceProfile,
+    Load,
     ProbeKind,
     ProbeSamples,
     RepeatPolicy,
@@ -35,6 +37,8 @@ from bench.facts.profile import (
     Timing,
     WorkUnit,
 )
+from bench.run.sources import Reading
+from bench.run.telemetry import summarize
 from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, figure, layout
 from tests.unit.test_profile import profile
 
@@ -203,6 +207,36 @@ def test_products_in_fp8_tell_of_their_own_rate() -> None:
     assert found.surprise == pytest.approx(np.log(1.25))
     assert {name for name, slope in zip(NAMES, found.slopes, strict=True) if slope} == {"kernel_fraction", "fp8_fraction"}
     assert from_profile(PRIOR, alone, DEVICE, CLUSTER).observations == ()  # without a best rate to hold it against
+
+
+def test_products_count_at_the_rate_that_a_device_keeps_up() -> None:
+    short = profiled(1.0)
+    product = next(p for p in short.probes if p.kind is ProbeKind.MATMUL)
+    load = Load(what=str(product), telemetry=drawn(), rate_per_s=0.8 * product.rate_per_s, work_unit=WorkUnit.FLOPS)
+    of_another_kind = replace(load, what="copy bytes=1 bf16", rate_per_s=1.0)
+    kept = replace(short, loads=(of_another_kind, load))
+    surprises = [[one.surprise for one in from_profile(PRIOR, p, DEVICE, CLUSTER).observations] for p in (short, kept)]
+    slower = [after - before for before, after in zip(*surprises, strict=True)]
+    assert slower[0] == pytest.approx(-np.log(0.8))
+    assert slower[1:] == pytest.approx([0.0] * 4)
+
+
+def drawn() -> DeviceTelemetry:
+    return summarize("a meter", 0, "host", readings=[Reading(power_w=700.0)], energy_j=None, timed_s=1.0)
+
+
+def test_what_observations_share_is_no_news_of_the_device() -> None:
+    """Two products alike surprised move the rate less where a common cause may have surprised both; their difference counts in full."""
+    alone = observation(PRIOR, "", 0.8, {"kernel_fraction": -1.0}, 0.1)
+    shared = replace(alone, shared_log_sd=0.3)
+    covariance, place = np.diag(stack_log_sds(PRIOR) ** 2), NAMES.index("kernel_fraction")
+    moved = [updated(CENTER, covariance, (one, one))[0][place] - CENTER[place] for one in (alone, shared)]
+    assert 0 < moved[1] < 0.2 * moved[0]
+    # of two things with other slopes the difference is as sure as without what they share
+    other = replace(observation(PRIOR, "", 1.0, {"expert_fraction": -1.0}, 0.1), shared_log_sd=0.3)
+    center, _ = updated(CENTER, covariance, (shared, other))
+    expert = NAMES.index("expert_fraction")
+    assert center[place] - CENTER[place] > 0 > center[expert] - CENTER[expert]
 
 
 def variance_by(posterior: Posterior, names: list[str]) -> float:

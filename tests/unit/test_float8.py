@@ -39,7 +39,7 @@ def test_a_plan_that_splits_weights_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     told_capability(monkeypatch, (9, 0))
-    monkeypatch.setattr(float8, "convert_to_float8_training", None)
+    monkeypatch.setattr(float8, "TORCHAO", "a_package_that_nobody_has")
     with pytest.raises(UsageError, match=r"pip install proxybench\[fp8\]"):
         refuse_float8(CUDA, is_replicated=True)
 

@@ -1,5 +1,6 @@
 """Whose plan a probe or a slice means, and which cases are left out."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,10 +10,13 @@ from bench.errors import UsageError
 from bench.facts.hardware import Backend, Precision
 from bench.facts.plan import Recompute
 from bench.facts.profile import Cache, ProbeKind, WorkUnit
+from bench.facts.progress import unheard
 from bench.probing import big_plan, plan_work, slice_spec
+from bench.run import probe
 from bench.run.devices import LocalDevice
-from bench.run.probe import Prober, last_level_cache_bytes, probe_precisions
+from bench.run.probe import Prober, last_level_cache_bytes, loads, probe_precisions
 from bench.run.probe_cases import Case
+from bench.run.sources import Reading
 from tests.unit.test_profile import POLICY
 
 CPU = LocalDevice(Backend.CPU, 0)
@@ -104,3 +108,21 @@ def test_precisions_end_with_fp32_unless_one_is_asked_for() -> None:
 
 def test_the_last_level_cache_has_a_size() -> None:
     assert 2**18 <= last_level_cache_bytes(CPU) <= 2**31
+
+
+class Meter:
+    """A device that always draws 100 W."""
+
+    name = "a meter"
+    period_s = None
+
+    def read(self) -> Reading:
+        return Reading(power_w=100.0)
+
+
+def test_a_load_tells_power_and_the_rate_that_was_kept_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SETTLING_S", 0.01)
+    [load] = loads(POLICY, CPU, Meter(), [case(flops=10.0, make=lambda: time.sleep(1e-3))], unheard)
+    assert load.telemetry.power_w == 100.0
+    assert 10 / 20e-3 < load.rate_per_s < 10 / 1e-3
+    assert load.work_unit is WorkUnit.FLOPS

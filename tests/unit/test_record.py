@@ -28,7 +28,7 @@ QUIET = [1 + 0.001 * math.sin(7 * i) for i in range(60)]
 
 
 def record(steps: list[float] = QUIET, after: Health = TRAINED, end: WarmupEnd = WarmupEnd.STEADY, foreign: float = 0.0) -> Record:
-    seen = Record(before=HEALTHY, warmup_end=end, warmup_s=[2.0, 1.0], world_step_s=steps, foreign_load=foreign)
+    seen = Record(before=HEALTHY, first_s=3.0, warmup_end=end, warmup_s=[2.0, 1.0], world_step_s=steps, foreign_load=foreign)
     seen.after = after
     return seen
 
