@@ -103,10 +103,11 @@ def credible(prior: Prior, found: Observation) -> bool:
 
 
 def sorted_out(prior: Prior, found: list[Observation], device: str, source: str) -> Observed:
-    """The credible observations, with a sentence for each and for each of the others."""
+    """The credible observations, with one sentence for all of them and one for each of the others."""
     used = tuple(one for one in found if credible(prior, one))
     odd = tuple(one for one in found if not credible(prior, one))
-    told = tuple(f"{one.what} of {device} alone: {one.speed:.2f} of the speed that the prior expects ({source})" for one in used)
+    speeds = ", ".join(f"{one.what} {one.speed:.2f}" for one in used)
+    told = (f"{device} alone ({source}): {speeds} of the speed that the prior expects",) if used else ()
     far = "of the speed that the prior expects, too far to be the same regime"
     return Observed(
         observations=used, told=told, not_told=tuple(f"{one.what} of {device}: {one.speed:.2f} {far} ({source})" for one in odd)

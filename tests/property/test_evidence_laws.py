@@ -142,7 +142,9 @@ def test_a_profile_as_expected_moves_nothing_and_narrows() -> None:
     observed = seen(1.0)
     assert len(observed.observations) == 5
     assert all(one.surprise == pytest.approx(0, abs=1e-12) for one in observed.observations)
-    assert "1.00 of the speed that the prior expects (profile of 2026-01-01)" in observed.told[0]
+    [sentence] = observed.told
+    assert sentence.startswith("round alone (profile of 2026-01-01): 1 matrix products 1.00, attention over ")
+    assert sentence.endswith("optimizer steps 1.00 of the speed that the prior expects")
     before, after = condition(PRIOR, None).predict(ROW), condition(PRIOR, None, observed.observations).predict(ROW)
     assert after[0] == pytest.approx(before[0], abs=1e-12)
     assert after[1] < before[1]
