@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.cost.layout import layout_of
-from bench.cost.observation import CREDIBLE_SDS, Observed
+from bench.cost.observation import CREDIBLE_SDS, KINDRED_LOG_SD, Observed, kindred_name
 from bench.cost.posterior import Evidence, Posterior, condition
 from bench.cost.table import single
 from bench.cost.workload import workload_of
@@ -17,6 +17,9 @@ from bench.facts.stack import Stack, StackFamily
 
 # One run against the same run on other nodes or another software release: 10 % root mean square over published repeats.
 TRANSFER_LOG_SD = 0.10
+# Our own trainer on one node, which nothing but itself slows, against what the prior expects of it from published stacks. Assumed: the
+# first two on a GPU, eager and compiled on an H200 (benchmarks/h200), ran 1.23 and 1.43 times as fast.
+OWN_LOG_SD = 0.30
 P10_TO_P90_SDS = 2 * 1.2816  # of a normal distribution
 NOTHING = Observed()
 TRAINED = (Precision.BF16, Precision.FP16, Precision.FP8)
@@ -36,7 +39,7 @@ def calibrate(
 ) -> Calibration:
     """The prior after what profiles and slices observed and after the local run, with what they told and did not in sentences.
 
-    Only a valid run on the cluster's own kind of device, in a precision that targets train in, changes a figure.
+    Only a valid run on a device with the chip of the cluster's, in a precision that targets train in, changes a figure.
     """
     after = _after_run(condition(prior, None, observed.observations), measurement, local_device, cluster_device)
     silent = () if measurement is None and (observed.told or observed.not_told) else after.not_told
@@ -51,15 +54,15 @@ def _after_run(cold: Posterior, measurement: Measurement | None, local_device: D
     if measurement.invalid:
         return Calibration(posterior=cold, told=(), not_told=(f"anything: the run is not valid ({'; '.join(measurement.invalid)})",))
     reason = _why_not_comparable(measurement, local_device, cluster_device)
-    if reason is None:
-        return _updated(cold, measurement, cluster_device, (links, scale))
+    if local_device and reason is None:
+        return _updated(cold, measurement, local_device, cluster_device, not_told=(links, scale))
     rates = f"the matrix and memory rates of {cluster_device.name}: {reason}"
     return Calibration(posterior=cold, told=_told(measurement), not_told=(rates, links, scale))
 
 
 def _why_not_comparable(measurement: Measurement, local_device: Device | None, cluster_device: Device) -> str | None:
     """Why the run is silent about the cluster's devices; None where it is not."""
-    if local_device is None or local_device.name != cluster_device.name:
+    if local_device is None or not local_device.has_chip_of(cluster_device):
         return f"the run was on {measurement.device_name}"
     if measurement.precision not in TRAINED:
         return f"the run was in {measurement.precision.value}, the target trains in bf16"
@@ -77,27 +80,29 @@ def _told(measurement: Measurement) -> tuple[str, ...]:
     )
 
 
-def _updated(cold: Posterior, measurement: Measurement, device: Device, not_told: tuple[str, ...]) -> Calibration:
-    """The calibration by a run on the cluster's own kind of device."""
-    evidence = evidence_of(measurement, device)
+def _updated(cold: Posterior, measurement: Measurement, local: Device, cluster: Device, *, not_told: tuple[str, ...]) -> Calibration:
+    """The calibration by a run on the cluster's own kind of device, or on another with its chip."""
+    name, further = kindred_name(local, cluster), 0.0 if local.name == cluster.name else KINDRED_LOG_SD
+    evidence = evidence_of(measurement, local, further)
     mean, variance = cold.predict(evidence.table)
     surprise = float(evidence.log_s[0] - mean[0])
     sd = float(np.sqrt(variance[0] + cold.row_log_sd**2 + evidence.transfer_log_sd**2))
     told = _told(measurement)
     if abs(surprise) > CREDIBLE_SDS * sd:
-        found = f"the speed of {device.name}: the run reached {np.exp(-surprise):.2f} of what the prior expects"
+        found = f"the speed of {name}: the run reached {np.exp(-surprise):.2f} of what the prior expects"
         return Calibration(posterior=cold, told=told, not_told=(f"{found}, too far to be the same regime; take a larger model", *not_told))
-    sentence = f"{device.name} ran at {np.exp(-surprise):.2f} of the speed that the prior expects of this model"
+    sentence = f"{name} ran at {np.exp(-surprise):.2f} of the speed that the prior expects of this model"
     return Calibration(posterior=condition(cold.prior, evidence, cold.observations), told=(*told, sentence), not_told=not_told)
 
 
-def evidence_of(measurement: Measurement, device: Device) -> Evidence:
-    """The run as a measured row: our own stack is torch's, one node of the device's usual kind."""
+def evidence_of(measurement: Measurement, device: Device, further_log_sd: float = 0.0) -> Evidence:
+    """The run as a measured row: our own stack is torch's, one node of the device's usual kind; further from what it is to tell of
+    by so much."""
     site = usual_site(device, max(measurement.world_size, 1))
     layout = layout_of(measurement.plan, measurement.batch)
     work = workload_of(measurement.model, layout, site, own_stack(measurement.compiled), measurement.precision)
     log_s = -np.log([measurement.tokens_per_s_per_device])
-    noise = float(np.hypot(TRANSFER_LOG_SD, measurement.tokens_per_s.half_width_fraction))
+    noise = float(np.linalg.norm((TRANSFER_LOG_SD, OWN_LOG_SD, further_log_sd, measurement.tokens_per_s.half_width_fraction)))
     return Evidence(table=single(work), log_s=log_s, transfer_log_sd=noise)
 
 

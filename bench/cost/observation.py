@@ -92,8 +92,12 @@ def kindred(found: list[Observation], measured: Device, device: Device) -> tuple
     """What was found on one device as it tells of another with its chip, and what sentences call the measured one."""
     if measured.name == device.name:
         return found, device.name
-    further = [replace(one, log_sd=float(np.hypot(one.log_sd, KINDRED_LOG_SD))) for one in found]
-    return further, f"{measured.name}, which has the chip of {device.name},"
+    return [replace(one, log_sd=float(np.hypot(one.log_sd, KINDRED_LOG_SD))) for one in found], kindred_name(measured, device)
+
+
+def kindred_name(measured: Device, device: Device) -> str:
+    """What sentences about a device call the measured one with its chip."""
+    return device.name if measured.name == device.name else f"{measured.name}, which has the chip of {device.name},"
 
 
 def credible(prior: Prior, found: Observation) -> bool:

@@ -61,7 +61,12 @@ def nothing_stays() -> Iterator[None]:
 @needs_hosts
 @pytest.mark.parametrize(
     ("rate", "delay"),
-    [(20e6, 0.0), (16e6, 5e-3), pytest.param(8e6, 0.0, marks=pytest.mark.slow), pytest.param(16e6, 10e-3, marks=pytest.mark.slow)],
+    [
+        pytest.param(20e6, 0.0, marks=pytest.mark.slow),
+        (16e6, 5e-3),
+        pytest.param(8e6, 0.0, marks=pytest.mark.slow),
+        pytest.param(16e6, 10e-3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_shaped_link_delivers_its_rate(rate: float, delay: float, tmp_path: Path) -> None:
     points = {(p.collective, p.size_bytes): p for p in probed(network(rate, delay), 2, tmp_path).collectives if is_across(p)}

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.cost.calibrate import TRANSFER_LOG_SD, Calibration, calibrate, evidence_of, own_stack
+from bench.cost.calibrate import OWN_LOG_SD, TRANSFER_LOG_SD, Calibration, calibrate, evidence_of, own_stack
 from bench.cost.posterior import condition
-from bench.facts.hardware import Precision
+from bench.facts.hardware import Architecture, Precision
 from bench.facts.measurement import Estimate
 from bench.facts.stack import StackFamily
 from tests.round_numbers import DEVICE, PRIOR, coefficient, figure, measurement
@@ -42,7 +42,7 @@ def test_invalid_run_tells_nothing() -> None:
     assert "parameters did not change" in result.not_told[0]
 
 
-@pytest.mark.parametrize("local", [None, replace(DEVICE, name="other")])
+@pytest.mark.parametrize("local", [None, replace(DEVICE, name="other", architecture=Architecture.CDNA)])
 def test_another_device_changes_nothing_about_the_matrix_units(local: object) -> None:
     assert local is None or isinstance(local, type(DEVICE))
     result = calibrate(LOOSE, measurement(1.0, device_name="cpu"), local, DEVICE)
@@ -88,4 +88,15 @@ def test_run_in_another_regime_is_reported_and_not_used() -> None:
 
 def test_our_own_run_is_a_row_of_torch_and_counts_as_another_stacks() -> None:
     assert own_stack(compiled=False).family is StackFamily.TORCH
-    assert evidence_of(measurement(1.0), DEVICE).transfer_log_sd == pytest.approx(TRANSFER_LOG_SD)
+    assert evidence_of(measurement(1.0), DEVICE).transfer_log_sd == pytest.approx(np.hypot(TRANSFER_LOG_SD, OWN_LOG_SD))
+
+
+def test_a_run_on_a_device_with_the_same_chip_tells_less_surely() -> None:
+    kindred = replace(DEVICE, name="kindred", memory_bytes_per_s=figure(2e12))
+    own, other = (calibrate(LOOSE, measurement(0.8 * EXPECTED), DEVICE, device) for device in (DEVICE, kindred))
+    assert any("which has the chip of kindred, ran at 0.80 of the speed" in sentence for sentence in other.told)
+    table = evidence_of(measurement(1.0), DEVICE).table
+    cold = condition(LOOSE, None).predict(table)[1][0]
+    assert own.posterior.predict(table)[1][0] < other.posterior.predict(table)[1][0] < cold
+    foreign = replace(DEVICE, name="other", architecture=Architecture.CDNA)
+    assert is_prior(calibrate(LOOSE, measurement(0.8 * EXPECTED), DEVICE, foreign))
