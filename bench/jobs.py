@@ -14,7 +14,7 @@ from bench.config.compose import find_device, load
 from bench.config.resolve import check_early
 from bench.config.schema import Config
 from bench.cost.utilization import utilization
-from bench.errors import BenchError, ExitCode, Interrupted, InvalidMeasurement, Preempted, RankLost, TimedOut
+from bench.errors import BenchError, ExitCode, Interrupted, InvalidMeasurement, Preempted, RankLost, TimedOut, UsageError
 from bench.facts.attempt import RunState, Status
 from bench.facts.hardware import Device
 from bench.facts.measurement import Measurement, MeasurementWarning, Utilization, WarningKind
@@ -239,7 +239,7 @@ def _opened(plain: dict[str, Any], place: RankPlace | None, run_dir: Path) -> Jo
     n_attempts = before.n_attempts + 1 if before else 1
     try:
         config = load(plain)
-    except BenchError as error:
+    except UsageError as error:  # and not who asks to stop meanwhile, which is no fault of the configuration
         attempts.write_status(run_dir, Status(state=RunState.FAILED, exit_code=error.exit_code, reason=str(error), n_attempts=n_attempts))
         raise
     job = Job(plain, config, place, run_dir, attempts.kept_launches(run_dir), n_attempts)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bench.codec import decode_text, encode_text
-from bench.errors import BenchError, Preempted, UsageError
+from bench.errors import Preempted, UsageError
 from bench.facts.attempt import Status
 from bench.facts.checkpoint import STATES
 from bench.facts.result import Measured
@@ -116,7 +116,7 @@ def kept_launches(run_dir: Path) -> dict[int, Measured]:
             continue
         try:
             found[int(k)] = decode_text(Measured, file.read_bytes())
-        except BenchError:
+        except UsageError:  # and not who asks to stop meanwhile: the file is whole then
             file.replace(file.with_name(file.name + TORN))
     return dict(sorted(found.items()))
 
@@ -159,5 +159,5 @@ def read_status(run_dir: Path) -> Status | None:
     """How the run stands; None where nobody has begun, or nothing readable is there."""
     try:
         return decode_text(Status, (run_dir / STATUS).read_bytes())
-    except (OSError, BenchError):
+    except (OSError, UsageError):
         return None

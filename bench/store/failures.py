@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.codec import decode_text, encode_text
-from bench.errors import BenchError, DoesNotFit, ExitCode, Preempted, RankLost, TimedOut, WorkerError, error_for
+from bench.errors import BenchError, DoesNotFit, ExitCode, Preempted, RankLost, TimedOut, UsageError, WorkerError, error_for
 from bench.facts.attempt import Failure
 from bench.store.results import write_whole
 
@@ -61,7 +61,7 @@ def _silent(run_dir: Path, exit_codes: Mapping[int, int]) -> BenchError:
 def _read(file: Path) -> Failure | None:
     try:
         return decode_text(Failure, file.read_bytes())
-    except (OSError, BenchError):
+    except (OSError, UsageError):
         return None
 
 
