@@ -96,8 +96,8 @@ def _updated(cold: Posterior, measurement: Measurement, local: Device, cluster: 
 
 
 def evidence_of(measurement: Measurement, device: Device, further_log_sd: float = 0.0) -> Evidence:
-    """The run as a measured row: our own stack is torch's, one node of the device's usual kind; further from what it is to tell of
-    by so much."""
+    """The run as a measured row: our own stack is torch's, one node of the device's usual kind. `further_log_sd`: how much further
+    the device is from the one that it is to tell of."""
     site = usual_site(device, max(measurement.world_size, 1))
     layout = layout_of(measurement.plan, measurement.batch)
     work = workload_of(measurement.model, layout, site, own_stack(measurement.compiled), measurement.precision)

@@ -25,7 +25,8 @@ from bench.facts.published import PublishedSetup
 # of bench.cost.calibrate); what the formulas miss of any set-up comes on top, from the prior.
 LAYERS_LOG_SD, ENDS_LOG_SD = 0.10, 0.20
 # What all slices have in common: layers alone, in our own trainer, run faster than the same layers in the steps that the prior was
-# fitted to, which also wait for one another. Assumed; the first five that were timed, on an H200, ran 1.3 to 1.7 times as fast.
+# fitted to, which also wait for one another. Assumed; the first five, on an H200 and in bursts (benchmarks/h200), ran 1.3 to
+# 1.7 times as fast.
 SLICE_LOG_SD = 0.30
 Seconds = Callable[[Workload, Coefficients], float]
 

@@ -1,7 +1,6 @@
 """What one H200 gave, as kept in benchmarks/h200 and conf/device/profile: the figures that documents tell of it."""
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +51,6 @@ def test_the_energy_counter_agrees_with_sampled_power(name: str) -> None:
     assert run.telemetry.energy_j_per_token is not None
     n_tokens = run.tokens_per_step * len(run.ranks[0].step_s)
     assert (told.power_w or 0.0) * timed_s / n_tokens == pytest.approx(run.telemetry.energy_j_per_token, rel=0.05)
-
-
-def test_events_and_the_host_clock_tell_the_same_seconds() -> None:
-    for name in ("dense_1b_launch0.json", "run_without_arguments.json"):
-        rank = measured(name).ranks[0]
-        assert sum(rank.window_s) == pytest.approx(sum(rank.step_s), rel=1e-4)
-
-
-def test_no_peer_was_faster_and_fp8_pays() -> None:
-    steps = read("peers.json")["steps_s"]
-    for name, theirs in steps.items():
-        assert statistics.median(their / own for their, own in zip(theirs, steps["proxybench"], strict=True)) >= 1.0, name
-    rates = read("fp8.json")["tokens_per_s"]
-    assert statistics.median(narrow / wide for narrow, wide in zip(rates["fp8"], rates["bf16"], strict=True)) >= 1.25
 
 
 def test_the_kept_profile_is_of_this_device_and_of_sane_rates() -> None:
