@@ -67,8 +67,9 @@ def bare_window(spec: RunSpec, device: LocalDevice) -> Window:
     kind = device.torch_device
     torch.manual_seed(spec.train.seed)
     with kind:
-        model = Transformer(spec.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True)
+        bare = Transformer(spec.model)
+    model = torch.compile(bare) if spec.train.compiled else bare
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=spec.train.learning_rate, weight_decay=spec.train.weight_decay, fused=True)
     pool = TokenPool(spec, data_rank=0, device=kind)
     batches = cycle([pool.micro_batch() for _ in range(POOL_STEPS * spec.batch.n_micro_batches)])
 

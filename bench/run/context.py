@@ -13,7 +13,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from bench.run.exchange import gather_parts
-from bench.run.transformer import attend_chunk
+from bench.run.softcap import attend_softcapped
 
 
 def own_positions(seq_len: int, rank: int, n_ranks: int) -> Tensor:
@@ -48,12 +48,10 @@ class ContextAttention:
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[B, s, H, d]: the last s of S' tokens over all of them."""
-        (B, s, H, d), K = q.shape, k.shape[2]
         if self.softcap is not None:
-            scaled = (q * (d**-0.5 / self.softcap)).view(B, s, K, H // K, d).permute(0, 2, 3, 1, 4)
-            out = attend_chunk(scaled, k.transpose(1, 2), v.transpose(1, 2), self.softcap)
-            return out.permute(0, 3, 1, 2, 4).reshape(B, s, H, d)
-        wide_k, wide_v = (x.transpose(1, 2).repeat_interleave(H // K, dim=1) for x in (k, v))
+            return attend_softcapped(q, k, v, self.softcap)
+        s, n_shared = q.shape[1], q.shape[2] // k.shape[2]
+        wide_k, wide_v = (x.transpose(1, 2).repeat_interleave(n_shared, dim=1) for x in (k, v))
         mask = lower_right_mask(s, k.shape[1], q.device)
         return scaled_dot_product_attention(q.transpose(1, 2), wide_k, wide_v, attn_mask=mask).transpose(1, 2)
 

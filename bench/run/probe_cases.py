@@ -15,7 +15,8 @@ from bench.facts.model import ModelShape
 from bench.facts.profile import ProbeKind, ProbePolicy, WorkUnit, probe_name
 from bench.facts.shard import Product
 from bench.run.devices import LocalDevice
-from bench.run.transformer import attend, attend_softcapped
+from bench.run.softcap import attend_softcapped
+from bench.run.transformer import attend
 
 DTYPES = {
     Precision.FP32: torch.float32,

@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, log_softmax, nll_loss, rms_norm, scaled_dot_product_attention, silu, softmax
+from torch.nn.functional import gelu, log_softmax, nll_loss, rms_norm, scaled_dot_product_attention, silu
 
 from bench.facts.model import Activation, ModelShape, NormKind, Position
 from bench.run import kernels
+from bench.run.softcap import attend_softcapped
 
 INITIAL_STD = 0.02
 # Grok-1 and GPT-3 use the tanh form of GELU; on CPU, in torch 2.13, the exact one takes 0.4 of its time.
@@ -143,30 +144,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return kernels.causal_attention(q, k, v)
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1]).transpose(1, 2)
-
-
-def attend_softcapped(q: Tensor, k: Tensor, v: Tensor, cap: float) -> Tensor:
-    """The same with logits capped to cap * tanh(logits / cap), which no fused kernel of torch does in eager mode.
-
-    Queries go in up to eight chunks, each over the keys that it may see: nine sixteenths of the scores from eight.
-    """
-    (B, S, H, d), K = q.shape, k.shape[2]
-    q = (q * (d**-0.5 / cap)).view(B, S, K, H // K, d).permute(0, 2, 3, 1, 4)
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
-    step = max(128, math.ceil(S / 8))
-    edges = [(start, min(start + step, S)) for start in range(0, S, step)]
-    chunks = [attend_chunk(q[:, :, :, start:end], k[:, :, :end], v[:, :, :end], cap) for start, end in edges]
-    return torch.cat(chunks, dim=3).permute(0, 3, 1, 2, 4).reshape(B, S, H, d)
-
-
-def attend_chunk(q: Tensor, k: Tensor, v: Tensor, cap: float) -> Tensor:
-    """[B, K, G, s, d]: the last s of S' tokens, q [B, K, G, s, d] scaled by 1 / cap, over k and v [B, K, S', d]."""
-    (B, K, G, s, d), n_keys = q.shape, k.shape[2]
-    capped = (q.reshape(B, K, G * s, d) @ k.transpose(-2, -1)).tanh_().view(B, K, G, s, n_keys)
-    mask = torch.full((s, n_keys), -math.inf, dtype=capped.dtype, device=q.device).triu(n_keys - s + 1)
-    scores = torch.add(mask, capped, alpha=cap)  # one pass instead of two
-    weights = softmax(scores, dim=-1, dtype=scores.dtype)  # the dtype keeps autocast from copying the scores to fp32
-    return (weights.view(B, K, G * s, n_keys) @ v).view(B, K, G, s, d)
 
 
 def rotary_table(shape: ModelShape) -> Tensor:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, softmax
+from torch.nn.functional import gelu
 
 from bench.cost.parameters import n_parameters
 from bench.facts.model import Activation, ModelShape, NormKind, Position
-from bench.run.transformer import DenseAndExperts, Experts, Transformer, attend, attend_softcapped, feed_forward, rotary_table, rotate
+from bench.run.transformer import DenseAndExperts, Experts, Transformer, feed_forward, rotary_table, rotate
 from tests.strategies import SHAPE_NAMES, configured_shape
 
 LLAMA = ModelShape(
@@ -159,27 +159,6 @@ def test_compiles_as_one_graph(shape: ModelShape) -> None:
     model, tokens = Transformer(replace(shape, n_layers=1)), some_tokens(shape)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(tokens, tokens), model(tokens, tokens))
-
-
-def heads(seq_len: int, n_heads: int, n_kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random q, k and v; q large enough that a soft-cap matters."""
-    return 3 * torch.randn(2, seq_len, n_heads, 16), torch.randn(2, seq_len, n_kv_heads, 16), torch.randn(2, seq_len, n_kv_heads, 16)
-
-
-# 300 tokens go in chunks of 128, 128 and 44
-@pytest.mark.parametrize("seq_len", [1, 40, 300])
-def test_huge_softcap_changes_nothing(seq_len: int) -> None:
-    q, k, v = heads(seq_len, 6, 2)
-    torch.testing.assert_close(attend_softcapped(q, k, v, cap=1e4), attend(q, k, v), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("seq_len", [40, 300])
-def test_softcap_is_the_plain_formula(seq_len: int) -> None:
-    q, k, v = heads(seq_len, 6, 2)
-    scores = torch.einsum("bqhd,bkhd->bhqk", q, k.repeat_interleave(3, dim=2)) / 4  # sqrt(16)
-    masked = (2 * torch.tanh(scores / 2)).masked_fill(torch.ones(seq_len, seq_len).triu(1).bool(), -math.inf)
-    expected = torch.einsum("bhqk,bkhd->bqhd", softmax(masked, dim=-1), v.repeat_interleave(3, dim=2))
-    torch.testing.assert_close(attend_softcapped(q, k, v, cap=2.0), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rotation_depends_on_distance_alone() -> None:
