@@ -18,7 +18,7 @@ from bench.cost.posterior import Evidence, condition
 from bench.cost.row_memory import RowMemory, row_memory
 from bench.cost.table import Table
 from bench.cost.uncertainty import NORMAL_P90, predicted, width_factors
-from bench.errors import BenchError
+from bench.errors import UsageError
 from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Device
 from bench.facts.prediction import Prior, Widths
@@ -71,7 +71,7 @@ def predict_rows(targets: Sequence[Mapping[str, str]], measured: Sequence[Mappin
         try:
             setup, observed = setup_of(cells), observed_of(cells)
             completions(setup, device_names())
-        except BenchError:
+        except UsageError:
             continue  # a row that cannot be expressed tells nothing; its own line says so where it is to be predicted
         if observed:
             by_group[setup.group].append((setup, observed))
@@ -82,7 +82,7 @@ def predict_rows(targets: Sequence[Mapping[str, str]], measured: Sequence[Mappin
             setup = setup_of(cells)
             completions(setup, device_names())
             waiting[setup.group].append((i, setup))
-        except BenchError as error:
+        except UsageError as error:
             found[i] = RowPrediction(id=cells.get("id", ""), error=str(error))
     for group, rows in waiting.items():
         predicted = _predict_group([setup for _, setup in rows], by_group[group], prior)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.config.compose import compose, find_device
 from bench.cost.flops import Convention, flops_per_token, recomputed_flops_per_token
-from bench.errors import BenchError, InvalidMeasurement, UsageError
+from bench.errors import InvalidMeasurement, UsageError
 from bench.facts.result import Result
 from bench.facts.throughput import ThroughputRow
 from bench.report.throughput_tables import throughput_csv, throughput_markdown
@@ -37,7 +37,7 @@ def rows_below(*arguments: str) -> tuple[list[ThroughputRow], list[str]]:
     for file in (file for folder in folders for file in _results_below(Path(folder))):
         try:
             rows.append(throughput_row(read_result(file), str(file.parent)))
-        except BenchError as error:
+        except (UsageError, InvalidMeasurement) as error:
             unread.append(f"{file}: {error}")
     if not rows:
         raise UsageError(f"table: no {RESULT} below {', '.join(folders) or 'nothing'}; give run directories, or folders of them")

@@ -1,17 +1,18 @@
 """What a local run says about the devices of a cluster, and what it cannot say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.cost.layout import layout_of
+from bench.cost.layout import Layout, layout_of
 from bench.cost.observation import CREDIBLE_SDS, KINDRED_LOG_SD, Observed, kindred_name
 from bench.cost.posterior import Evidence, Posterior, condition
 from bench.cost.table import single
-from bench.cost.workload import workload_of
+from bench.cost.workload import Workload, workload_of
 from bench.facts.figure import Figure, Provenance
-from bench.facts.hardware import Cluster, Device, Link, Precision
+from bench.facts.hardware import Backend, Cluster, Device, Link, Precision
 from bench.facts.measurement import Measurement
+from bench.facts.model import ModelShape
 from bench.facts.prediction import Prior
 from bench.facts.stack import Stack, StackFamily
 
@@ -56,16 +57,16 @@ def _after_run(cold: Posterior, measurement: Measurement | None, local_device: D
     reason = _why_not_comparable(measurement, local_device, cluster_device)
     if local_device and reason is None:
         return _updated(cold, measurement, local_device, cluster_device, not_told=(links, scale))
-    rates = f"the matrix and memory rates of {cluster_device.name}: {reason}"
+    rates = f"the matrix and memory rates of {cluster_device.name}, by the run: {reason}"
     return Calibration(posterior=cold, told=_told(measurement), not_told=(rates, links, scale))
 
 
 def _why_not_comparable(measurement: Measurement, local_device: Device | None, cluster_device: Device) -> str | None:
     """Why the run is silent about the cluster's devices; None where it is not."""
     if local_device is None or not local_device.has_chip_of(cluster_device):
-        return f"the run was on {measurement.device_name}"
+        return f"it was on {measurement.device_name}"
     if measurement.precision not in TRAINED:
-        return f"the run was in {measurement.precision.value}, the target trains in bf16"
+        return f"it was in {measurement.precision.value}, the target trains in bf16"
     return None
 
 
@@ -99,11 +100,20 @@ def evidence_of(measurement: Measurement, device: Device, further_log_sd: float 
     """The run as a measured row: our own stack is torch's, one node of the device's usual kind. `further_log_sd`: how much further
     the device is from the one that it is to tell of."""
     site = usual_site(device, max(measurement.world_size, 1))
-    layout = layout_of(measurement.plan, measurement.batch)
-    work = workload_of(measurement.model, layout, site, own_stack(measurement.compiled), measurement.precision)
+    m, compiled = measurement, measurement.compiled
+    fuses_capped = compiled and m.backend in (Backend.CUDA, Backend.ROCM)
+    work = own_work(m.model, layout_of(m.plan, m.batch), site, m.precision, fuses_capped=fuses_capped, compiled=compiled)
     log_s = -np.log([measurement.tokens_per_s_per_device])
     noise = float(np.linalg.norm((TRANSFER_LOG_SD, OWN_LOG_SD, further_log_sd, measurement.tokens_per_s.half_width_fraction)))
     return Evidence(table=single(work), log_s=log_s, transfer_log_sd=noise)
+
+
+def own_work(shape: ModelShape, layout: Layout, site: Cluster, precision: Precision, *, fuses_capped: bool, compiled: bool) -> Workload:
+    """A run of our own trainer: experts work at their capacity, whatever the router says, and capped scores are stored but by a kernel
+    that fuses them."""
+    stack = replace(own_stack(compiled), fused_attention=fuses_capped or shape.attention_softcap is None)
+    work = workload_of(shape, layout, site, stack, precision)
+    return replace(work, expert_flops=work.expert_flops * shape.expert_capacity_factor)
 
 
 def usual_site(device: Device, devices_per_node: int) -> Cluster:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.cost.calibrate import own_stack, usual_site
+from bench.cost.calibrate import own_work, usual_site
 from bench.cost.coefficients import NAMES, Coefficients, coefficients_of, log_values
 from bench.cost.collectives import soft_maximum
 from bench.cost.layer import layer_of
@@ -13,7 +13,7 @@ from bench.cost.layout import layout_of
 from bench.cost.observation import Observation, Observed, kindred, sorted_out
 from bench.cost.step_time import software_factor
 from bench.cost.table import STEP
-from bench.cost.workload import Workload, workload_of
+from bench.cost.workload import Workload
 from bench.facts.hardware import Device, Precision
 from bench.facts.model import ModelShape
 from bench.facts.plan import BatchPlan, ParallelPlan
@@ -75,12 +75,11 @@ def _why_not_comparable(measured: SliceMeasurement, sliced: Device | None, devic
 
 
 def slice_work(shape: ModelShape, plan: ParallelPlan, micro_batch_size: int, device: Device) -> Workload:
-    """The slice as a run of our own trainer: capped scores are stored, and experts work at their capacity, whatever the router says."""
+    """The slice as a run of our own trainer, which does not compile it."""
     dp = plan.data_parallel_size
     batch = BatchPlan(micro_batch_size=micro_batch_size, global_batch_size=micro_batch_size * dp, data_parallel_size=dp)
-    stack = replace(own_stack(compiled=False), fused_attention=shape.attention_softcap is None)
-    work = workload_of(shape, layout_of(plan, batch), usual_site(device, device.scale_up_domain), stack)
-    return replace(work, expert_flops=work.expert_flops * shape.expert_capacity_factor)
+    site = usual_site(device, device.scale_up_domain)
+    return own_work(shape, layout_of(plan, batch), site, Precision.BF16, fuses_capped=False, compiled=False)
 
 
 def _layer_s(work: Workload, by: Coefficients) -> float:

@@ -84,7 +84,7 @@ def find_warnings(policy: MeasurePolicy, record: Record, estimate: Estimate) -> 
         (
             bool(late),
             WarningKind.OUTLIERS,
-            f"{len(late)} of {len(steps)} steps are late, the worst, number {int(np.argmax(steps))}, {slowest:.1f} x the median; "
+            f"{len(late)} of {len(steps)} steps are late, the worst, number {int(np.argmax(steps))}, {slowest:.2f} x the median; "
             "all are counted",
         ),
         (trend != 0, WarningKind.TREND, f"steps change by {trend:+.1%} from first to last"),

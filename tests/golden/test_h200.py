@@ -43,7 +43,7 @@ def test_launches_agree_and_tell_power_clock_and_temperature() -> None:
     assert None not in (told.power_w, told.clock_hz, told.peak_temperature_c)
 
 
-@pytest.mark.parametrize("name", ["dense_1b_launch0.json", "run_without_arguments.json"])
+@pytest.mark.parametrize("name", ["dense_1b_launch0.json", "run_without_arguments.json", "grok1_d8_l8.json", "llama3_70b_3_layers.json"])
 def test_the_energy_counter_agrees_with_sampled_power(name: str) -> None:
     run = measured(name)
     assert run.telemetry is not None

@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from bench import jobs
+from bench import backtest, jobs, sharing
 from bench.config.compose import compose_plain
 from bench.errors import Preempted
 from bench.store import attempts, failures
@@ -38,3 +38,13 @@ def test_a_file_that_is_whole_is_neither_torn_nor_absent(read: Any, tmp_path: Pa
     with pytest.raises(Preempted, match=ASKED):
         read(tmp_path)
     assert all(file.exists() for file in files)
+
+
+def test_a_row_is_not_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backtest, "setup_of", stop)
+    with pytest.raises(Preempted, match=ASKED):
+        backtest.predict_rows([{"id": "1"}], [], backtest.physical_prior())
+    (tmp_path / sharing.RESULT).write_text("{}")
+    monkeypatch.setattr(sharing, "read_result", stop)
+    with pytest.raises(Preempted, match=ASKED):
+        sharing.rows_below(str(tmp_path))

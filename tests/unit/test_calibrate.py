@@ -7,10 +7,10 @@ import pytest
 
 from bench.cost.calibrate import OWN_LOG_SD, TRANSFER_LOG_SD, Calibration, calibrate, evidence_of, own_stack
 from bench.cost.posterior import condition
-from bench.facts.hardware import Architecture, Precision
+from bench.facts.hardware import Architecture, Backend, Precision
 from bench.facts.measurement import Estimate
 from bench.facts.stack import StackFamily
-from tests.round_numbers import DEVICE, PRIOR, coefficient, figure, measurement
+from tests.round_numbers import DEVICE, PRIOR, coefficient, figure, measurement, with_coefficients
 
 LOOSE = replace(
     PRIOR,
@@ -50,7 +50,7 @@ def test_another_device_changes_nothing_about_the_matrix_units(local: object) ->
     assert "the software's step is valid" in result.told[0]
     # 0.9 to 1.1 s are 2 * 1.2816 standard deviations
     assert "7.8% of the median step" in result.told[1]
-    assert result.not_told[0] == "the matrix and memory rates of round: the run was on cpu"
+    assert result.not_told[0] == "the matrix and memory rates of round, by the run: it was on cpu"
     assert any("links" in sentence for sentence in result.not_told)
 
 
@@ -89,6 +89,17 @@ def test_run_in_another_regime_is_reported_and_not_used() -> None:
 def test_our_own_run_is_a_row_of_torch_and_counts_as_another_stacks() -> None:
     assert own_stack(compiled=False).family is StackFamily.TORCH
     assert evidence_of(measurement(1.0), DEVICE).transfer_log_sd == pytest.approx(np.hypot(TRANSFER_LOG_SD, OWN_LOG_SD))
+
+
+def test_capped_scores_cost_memory_traffic_but_in_the_compiled_kernel_of_a_gpu() -> None:
+    def expected_log_s(backend: Backend, *, compiled: bool, cap: float | None) -> float:
+        run = replace(measurement(1.0), backend=backend, compiled=compiled)
+        evidence = evidence_of(replace(run, model=replace(run.model, attention_softcap=cap)), DEVICE)
+        return float(condition(with_coefficients(LOOSE, score_bytes=10.0), None).predict(evidence.table)[0][0])
+
+    for backend, compiled, costs in ((Backend.CUDA, True, False), (Backend.CUDA, False, True), (Backend.CPU, True, True)):
+        plain, capped = (expected_log_s(backend, compiled=compiled, cap=cap) for cap in (None, 30.0))
+        assert (capped > plain) == costs
 
 
 def test_a_run_on_a_device_with_the_same_chip_tells_less_surely() -> None:

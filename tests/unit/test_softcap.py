@@ -71,4 +71,4 @@ def test_values_and_gradients_on_a_gpu_are_those_of_the_plain_formula(n_queries:
     out.float().square().sum().backward()
     expected.square().sum().backward()
     for mine, theirs in [(out, expected), *((a.grad, b.grad) for a, b in zip(found, exact, strict=True))]:
-        assert (mine.float() - theirs).norm() < 0.02 * theirs.norm()
+        assert (mine.float() - theirs).norm() < 0.02 * theirs.norm() + 1e-6  # the gradient of a lone key is zero
