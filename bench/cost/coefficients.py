@@ -23,6 +23,7 @@ MEANINGS: dict[str, str] = {
     "attention_fraction": "rate of fused attention over that of products",
     "attention_progress_per_year": "on it, per year of the stack",
     "expert_fraction": "rate of an expert's products over that of dense ones",
+    "fp8_expert_fraction": "on it, in fp8: few rows fill faster units less",
     "score_bytes": "bytes read and written per attention score where scores are stored",
     "traffic_factor": "bytes outside products over those counted",
     "eager_traffic_factor": "on it, stacks that launch operation by operation",

@@ -138,6 +138,12 @@ FAMILIES: tuple[tuple[StackFamily, str], ...] = (
 )
 
 
+# They reduce gradients in bf16 where speed is published: grad_sync_dtype: bf16 (NVIDIA/NeMo-Framework-Launcher at 056a90e,
+# conf/training/gpt3/175b_performance.yaml), grad_reduce_in_fp32 = False (performance settings of NVIDIA/NeMo's recipes and
+# set_common_perf_overrides of NVIDIA-NeMo/Megatron-Bridge). Megatron-LM itself reduces them in fp32.
+REDUCES_IN_HALF = "nemo|megatron-bridge"
+
+
 def family_of(framework: str) -> StackFamily:
     """The line of descent that a framework's name tells; Megatron's where it tells none, as most published runs."""
     found = (family for family, words in FAMILIES if re.search(words, framework.lower()))
@@ -151,6 +157,7 @@ def stack_of(setup: PublishedSetup) -> Stack:
     old = year <= SCORES_STORED_UNTIL or family is StackFamily.DEEPSPEED
     copied = setup.sharding not in ("fsdp", "hsdp")
     half = family is StackFamily.DEEPSPEED or (family is StackFamily.TORCH and not copied)
+    half = half or re.search(REDUCES_IN_HALF, setup.framework.lower()) is not None
     sequence = options.get("sequence_parallel")
     return Stack(
         name=setup.framework or "unknown",

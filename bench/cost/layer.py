@@ -10,7 +10,7 @@ from bench.cost.layout import Array
 from bench.cost.links import Links, links_of
 from bench.cost.workload import Workload
 
-ACTIVATION_BYTES = 2  # bf16
+ACTIVATION_BYTES = WEIGHT_BYTES = 2  # bf16
 BACKWARD_ATTENTION = 2.5  # a fused backward pass computes the scores again: five products where the forward has two
 STREAM_FRACTION = 0.8  # of the datasheet's memory rate; see memory_rate
 FORWARD_SHARE_OF_TRAFFIC = 0.36  # of the bytes outside products: the backward pass reads inputs and incoming gradients
@@ -44,7 +44,8 @@ def layer_of(work: Workload, by: Coefficients) -> Layer:
     """The times of a layer of a workload."""
     links = links_of(work, by)
     forward = forward_s(work, by)
-    compute = 3 * forward.products + (1 + BACKWARD_ATTENTION) * forward.attention + forward.scores + forward.traffic + forward.dispatch
+    compute = 3 * forward.products + weight_passes(work) * forward.weights + (1 + BACKWARD_ATTENTION) * forward.attention
+    compute = compute + forward.scores + forward.traffic + forward.dispatch
     recompute = recompute_s(work, by, forward)
     tensor, context, expert = tensor_parallel_s(work, by, links), context_parallel_s(work, by, links), expert_parallel_s(work, by, links)
     floor = launch_floor_s(work, by, links)
@@ -63,9 +64,10 @@ def layer_of(work: Workload, by: Coefficients) -> Layer:
 
 @dataclass(frozen=True)
 class Forward:
-    """Seconds by kind of work: products and attention of the forward pass alone, the others forward and backward."""
+    """Seconds by kind of work: products, weights and attention of the forward pass alone, the others forward and backward."""
 
-    products: Array
+    products: Array  # their FLOPs, and the bytes of their operands but for the weights
+    weights: Array  # reading them once
     attention: Array
     scores: Array  # stored and read again where attention is not fused
     traffic: Array  # bytes outside products
@@ -79,17 +81,23 @@ def forward_s(work: Workload, by: Coefficients) -> Forward:
     linear = np.where(work.is_fp8 > 0, work.linear_flops_per_s * by["fp8_fraction"], work.matmul_flops_per_s) * kernel
     dense_bytes = 4 * work.d_model + (work.kv_width + 2 * work.d_model + 1.5 * work.ff_columns) / tp
     dense = m * (work.projection_flops + work.dense_flops) / tp / linear
-    dense = dense + (ACTIVATION_BYTES * work.layer_parameters / tp + ACTIVATION_BYTES * m * dense_bytes) / rate
-    experts = m * work.expert_flops / tp / (linear * by["expert_fraction"])
-    experts = experts + ACTIVATION_BYTES * work.expert_parameters / tp / work.ep / rate
+    dense = dense + ACTIVATION_BYTES * m * dense_bytes / rate
+    experts = m * work.expert_flops / tp / (linear * by["expert_fraction"] * by["fp8_expert_fraction"] ** work.is_fp8)
     attention = by["attention_fraction"] * by["attention_progress_per_year"] ** np.clip(work.years, -2, 2)
     return Forward(
         products=np.asarray(dense + experts),
+        weights=np.asarray(WEIGHT_BYTES * (work.layer_parameters + work.expert_parameters / work.ep) / tp / rate),
         attention=np.asarray(m * work.attention_flops / tp / (work.matmul_flops_per_s * kernel * attention)),
         scores=np.asarray(work.stores_scores * m * work.seq_len * work.score_heads / tp * by["score_bytes"] / rate),
         traffic=traffic_s(work, by),
         dispatch=np.asarray(by["dispatch_passes"] * m * work.experts_top_k * work.d_model * ACTIVATION_BYTES / tp / rate),
     )
+
+
+def weight_passes(work: Workload) -> Array:
+    """Bytes that a weight moves in a pass, forward and backward, over those of reading it once: the products of both passes read it,
+    and its gradient is added to what earlier micro-batches left, read and written in the dtype that is reduced."""
+    return np.asarray(2 + 2 * work.gradient_bytes / WEIGHT_BYTES)
 
 
 def memory_rate(work: Workload) -> Array:
@@ -124,7 +132,7 @@ def traffic_s(work: Workload, by: Coefficients) -> Array:
 def recompute_s(work: Workload, by: Coefficients, forward: Forward) -> Array:
     """Seconds of computing activations again: a share of the layer's forward pass, or attention alone."""
     traffic = FORWARD_SHARE_OF_TRAFFIC * (forward.scores + forward.traffic + forward.dispatch)
-    whole = by["recompute_fraction"] * (forward.products + forward.attention + traffic)
+    whole = by["recompute_fraction"] * (forward.products + forward.weights + forward.attention + traffic)
     attention = work.stores_scores * (FORWARD_SHARE_OF_TRAFFIC * forward.scores + forward.attention)
     return np.asarray(work.full_recompute * whole + work.selective_recompute * attention)
 
@@ -142,11 +150,12 @@ def launch_floor_s(work: Workload, by: Coefficients, links: Links) -> Array:
 
 
 def head_s(work: Workload, by: Coefficients) -> Array:
-    """Seconds of the output projection and the loss, forward and backward."""
-    rate = work.matmul_flops_per_s * kernel_fraction(work, by)
-    return np.asarray(
-        3 * work.tokens * work.head_flops / work.tp / rate + by["logit_bytes"] * work.tokens * work.vocab_size / work.tp / memory_rate(work)
-    )
+    """Seconds of the output projection and the loss, forward and backward, and of the embedding's gradient where that is on the same
+    device: a table as large as the head's, filled, read, and added to what is there."""
+    products = 3 * work.tokens * work.head_flops / (work.matmul_flops_per_s * kernel_fraction(work, by))
+    tables = np.where(work.pp > 1, 1, 2) * work.vocab_size * work.d_model
+    traffic = by["logit_bytes"] * work.tokens * work.vocab_size + WEIGHT_BYTES * weight_passes(work) * tables
+    return np.asarray((products + traffic / memory_rate(work)) / work.tp)
 
 
 def tensor_calls(work: Workload) -> Array:

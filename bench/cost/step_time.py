@@ -45,7 +45,7 @@ def step_parts(work: Workload, by: Coefficients) -> dict[Part, Array]:
         Part.TENSOR_PARALLEL: layers * layer.tensor_parallel_s,
         Part.CONTEXT_PARALLEL: layers * layer.context_parallel_s,
         Part.EXPERT_PARALLEL: layers * layer.expert_parallel_s,
-        Part.PIPELINE_SEND: (n + drain) * stage.send_s + by["blocking_send_s"] * n_blocking_sends(work, by),
+        Part.PIPELINE_SEND: (n_exposed_sends(work) + drain) * stage.send_s + by["blocking_send_s"] * n_blocking_sends(work, by),
         Part.BUBBLE: n * (stage.beat_s - stage.mean_s) + drain * stage.mean_s,
         Part.DATA_PARALLEL: data_parallel_s(work, by, stage.beat_s),
         Part.OPTIMIZER: optimizer_s(work, by),
@@ -82,6 +82,12 @@ def _stage_of(work: Workload, by: Coefficients) -> _Stage:
         mean_s=mean_stage_s(layer.total_s, layer.head_s, work.n_layers, work.pp),
         send_s=pipeline_send_s(work, by),
     )
+
+
+def n_exposed_sends(work: Workload) -> Array:
+    """Micro-batches whose sends are seen in the steady state: all, but for Megatron's interleaved schedule, where every send goes beside
+    another chunk's computing. Source: NVIDIA NeMo documentation, "Communication Overlap": only those of fill and flush are exposed."""
+    return np.asarray(np.where((work.n_virtual > 1) & (work.is_torch < 1), 0.0, work.n_micro))
 
 
 def pipeline_send_s(work: Workload, by: Coefficients) -> Array:

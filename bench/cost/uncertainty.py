@@ -19,6 +19,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
             "attention_fraction",
             "attention_progress_per_year",
             "expert_fraction",
+            "fp8_expert_fraction",
             "recompute_fraction",
         ),
     ),

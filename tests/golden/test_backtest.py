@@ -24,8 +24,9 @@ KEPT = Path(__file__).parent / "accuracy.json"  # bench.codec.encode_text(bench.
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
 GROWTH = 1.1  # an error may grow by a tenth
 SIX_DIGITS = 1e-5  # one unit of the sixth
-# Median and 90th percentile to reach; the 90th of scale misses its aim of 10 % and is held where it is.
-REACH = {Protocol.PROXY: (0.07, 0.20), Protocol.COLD: (0.12, 0.33), Protocol.SWEEP: (0.08, 0.28), Protocol.SCALE: (0.025, 0.15)}
+# Median and 90th percentile to reach
+REACH = {Protocol.PROXY: (0.07, 0.20), Protocol.COLD: (0.12, 0.33), Protocol.SWEEP: (0.08, 0.28), Protocol.SCALE: (0.025, 0.10)}
+REACH_BEYOND_16X = (0.05, 0.15)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,13 @@ def test_the_predictor_beats_the_rule_of_thumb_and_reaches_its_aim(fitted: tuple
     assert score.predicted.p90 <= p90
 
 
+def test_far_extrapolation_reaches_its_aim(fitted: tuple[Prior, Accuracy]) -> None:
+    far = by_protocol(fitted[1])[Protocol.SCALE].beyond_16x
+    assert far is not None
+    assert far.median <= REACH_BEYOND_16X[0]
+    assert far.p90 <= REACH_BEYOND_16X[1]
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 def test_intervals_are_right_as_often_as_they_say(fitted: tuple[Prior, Accuracy], protocol: Protocol) -> None:
     score = by_protocol(fitted[1])[protocol]
@@ -104,16 +112,16 @@ def grok(n_layers: int, n_devices: int, precision: str) -> Row:
     return found[0]
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("bf16", 0.08), ("fp8", 0.05)])
-def test_the_grok_ladder_from_two_layers_on_eight_devices(precision: str, limit: float) -> None:
-    """The aim is 5 % of the step time: fp8 keeps it; bf16 comes out 6.8 to 7.1 % too slow and must not get worse."""
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_the_grok_ladder_from_two_layers_on_eight_devices(precision: str) -> None:
+    """Full Grok-1 on 512, 1,024 and 2,048 devices, its source left out of the fit: the step time within 5 %."""
     rungs = [grok(2, 8, precision), *(grok(64, n, precision) for n in (512, 1024, 2048))]
     table = table_of([row.setup for row in rungs], device_names(), physical_prior())
     log_s = -np.log([row.observed.tokens_per_s_per_device for row in rungs])
     prior = fits_without(published_rows())(rungs[0].setup.source)
     posterior = condition(prior, Evidence(table=table.take(np.arange(1)), log_s=log_s[:1]))
     mean, _ = posterior.predict(table.take(np.arange(1, 4)))
-    assert np.all(np.abs(np.expm1(mean - log_s[1:])) <= limit), np.expm1(mean - log_s[1:])
+    assert np.all(np.abs(np.expm1(mean - log_s[1:])) <= 0.05), np.expm1(mean - log_s[1:])
 
 
 def test_nothing_of_a_target_reaches_its_prediction(shipped: Prior) -> None:

@@ -28,9 +28,23 @@ LAYER = 4 * D * D + 3 * D * FF  # weights of a layer, norms left out
 
 
 def products_s(tp: int = 1, tokens: int = TOKENS) -> float:
-    """2 FLOPs a weight and token over 1e15, and the bytes of weights and of the inputs and outputs of four products."""
+    """2 FLOPs a weight and token over 1e15, and the bytes of the inputs and outputs of four products."""
     inputs = 4 * D + (2 * D + 2 * D + 1.5 * 2 * FF) / tp
-    return tokens * 2 * LAYER / tp / 1e15 + (2 * (LAYER + 2 * D) / tp + 2 * tokens * inputs) / MEMORY
+    return tokens * 2 * LAYER / tp / 1e15 + 2 * tokens * inputs / MEMORY
+
+
+def weights_s(tp: int = 1) -> float:
+    """Reading them once in bf16; a pass reads them twice, and reads and writes a gradient of 4 bytes."""
+    return 2 * (LAYER + 2 * D) / tp / MEMORY
+
+
+def layer_s() -> float:
+    return 3 * products_s() + (2 + 2 * 4 / 2) * weights_s() + 3.5 * attention_s()
+
+
+def head_by_hand_s(tables: int) -> float:
+    """Three products, and the bytes of the head's weights; of the embedding's too where there are two tables."""
+    return 3 * TOKENS * 2 * 1024 * D / 1e15 + tables * 12 * 1024 * D / MEMORY
 
 
 def attention_s(tp: int = 1) -> float:
@@ -40,7 +54,7 @@ def attention_s(tp: int = 1) -> float:
 
 def test_a_layer_is_three_times_its_products_and_three_and_a_half_its_attention() -> None:
     layer = layer_of(work_of(layout()), BY)
-    assert layer.compute_s == pytest.approx(3 * products_s() + 3.5 * attention_s())
+    assert layer.compute_s == pytest.approx(layer_s())
     assert layer.recompute_s == 0
     assert layer.total_s == pytest.approx(float(layer.compute_s))
     assert layer.launch_s == pytest.approx(0, abs=1e-15)
@@ -48,7 +62,7 @@ def test_a_layer_is_three_times_its_products_and_three_and_a_half_its_attention(
 
 def test_full_recompute_is_one_more_forward_pass() -> None:
     layer = layer_of(work_of(layout(recompute=Recompute.FULL)), BY)
-    assert layer.recompute_s == pytest.approx(products_s() + attention_s(), rel=1e-6)
+    assert layer.recompute_s == pytest.approx(products_s() + weights_s() + attention_s(), rel=1e-6)
 
 
 def test_selective_recompute_is_free_where_scores_are_not_stored() -> None:
@@ -81,8 +95,15 @@ def test_norms_are_split_only_with_sequence_parallelism() -> None:
     assert extra == pytest.approx(TOKENS * 44 * D * 3 / 4 / MEMORY)
 
 
-def test_the_head_is_three_products() -> None:
-    assert head_s(work_of(layout()), BY) == pytest.approx(3 * TOKENS * 2 * 1024 * D / 1e15, rel=1e-6)
+def test_the_head_is_three_products_and_moves_its_weights_and_the_embeddings() -> None:
+    assert head_s(work_of(layout()), BY) == pytest.approx(head_by_hand_s(tables=2), rel=1e-6)
+    assert head_s(work_of(layout(pipeline_parallel_size=2)), BY) == pytest.approx(head_by_hand_s(tables=1), rel=1e-6)
+
+
+def test_gradients_of_half_the_bytes_are_added_in_half_the_time() -> None:
+    half = work_of(layout(), stack=replace(STACK, gradient_bytes=2))
+    saved = layer_of(work_of(layout()), BY).compute_s - layer_of(half, BY).compute_s
+    assert saved == pytest.approx(2 * weights_s())
 
 
 def test_fp8_changes_products_and_not_attention() -> None:
@@ -197,17 +218,35 @@ def test_pipeline_sends_activations_there_and_back() -> None:
     assert pipeline_send_s(work_of(layout()), BY) == 0
 
 
+def test_an_interleaved_pipeline_shows_its_sends_only_while_it_fills_and_drains() -> None:
+    plain, interleaved = (work_of(layout(n_micro=5, pipeline_parallel_size=4, n_virtual_stages=n)) for n in (1, 2))
+    once = 2 * TOKENS * D * 2 / 10e9  # there and back
+    assert step_parts(plain, BY)[Part.PIPELINE_SEND] == pytest.approx((5 + 3) * once, rel=1e-6)
+    assert step_parts(interleaved, BY)[Part.PIPELINE_SEND] == pytest.approx(3 * once, rel=1e-6)
+    torch = work_of(layout(n_micro=5, pipeline_parallel_size=4, n_virtual_stages=2), stack=replace(STACK, family=StackFamily.TORCH))
+    assert step_parts(torch, BY)[Part.PIPELINE_SEND] > 5 * once
+
+
+def test_experts_in_fp8_have_a_factor_of_their_own() -> None:
+    experts = replace(SMALL, name="experts", n_experts=4, experts_top_k=1, d_ff_expert=FF, d_ff=0)
+    half = coefficients(fp8_expert_fraction=0.5)
+    for is_fp8, changes in ((1.0, True), (0.0, False)):
+        work = work_of(layout(), shape=experts, is_fp8=is_fp8)
+        assert (layer_of(work, half).compute_s > layer_of(work, BY).compute_s) == changes
+    assert layer_of(work_of(layout(), is_fp8=1.0), half).compute_s == layer_of(work_of(layout(), is_fp8=1.0), BY).compute_s
+
+
 def test_a_step_adds_up_by_hand() -> None:
     # one device, three passes of eight layers and the head, and the optimizer
     work = work_of(layout(n_micro=3))
-    layer, head = 3 * products_s() + 3.5 * attention_s(), 3 * TOKENS * 2 * 1024 * D / 1e15
+    layer, head = layer_s(), head_by_hand_s(tables=2)
     assert step_s(work, BY) == pytest.approx(3 * (8 * layer + head) + float(optimizer_s(work, BY)), rel=1e-6)
 
 
 def test_a_pipeline_idles_while_it_fills_and_drains() -> None:
     # 4 equal stages of 2 layers; the head makes the last one slower: 5 micro-batches wait for it
     work = work_of(layout(n_micro=5, pipeline_parallel_size=4))
-    layer, head = 3 * products_s() + 3.5 * attention_s(), 3 * TOKENS * 2 * 1024 * D / 1e15
+    layer, head = layer_s(), head_by_hand_s(tables=1)
     mean, beat = (8 * layer + head) / 4, 2 * layer + head
     assert step_parts(work, BY)[Part.BUBBLE] == pytest.approx(5 * (beat - mean) + 3 * mean, rel=1e-6)
 
