@@ -86,7 +86,7 @@ def calibrations(config: Config, measurement: Measurement | None) -> list[tuple[
     known = []
     for cluster in config.clusters:
         observed = observed_of(config.prior, cluster, profiles_of(cluster.device, given), slices)
-        known.append((cluster, calibrate(config.prior, measurement, device, cluster.device, observed)))
+        known.append((cluster, calibrate(config.prior, measurement, device, cluster, observed)))
     return known
 
 

@@ -88,6 +88,7 @@ STACK = Stack(
     fused_attention=True,
     sequence_parallel=True,
     balanced_stages=False,
+    zero_bubble=False,
     hides_gradients=True,
     hides_zero1=True,
     gradient_bytes=4,

@@ -1,11 +1,12 @@
 """What a local run says about the devices of a cluster, and what it cannot say."""
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from bench.cost.layout import Layout, layout_of
-from bench.cost.observation import CREDIBLE_SDS, KINDRED_LOG_SD, Observed, kindred_name
+from bench.cost.observation import CREDIBLE_SDS, KINDRED_LOG_SD, Observation, Observed, kindred_name, observation
 from bench.cost.posterior import Evidence, Posterior, condition
 from bench.cost.table import single
 from bench.cost.workload import Workload, workload_of
@@ -21,6 +22,8 @@ TRANSFER_LOG_SD = 0.10
 # Our own trainer on one node, which nothing but itself slows, against what the prior expects of it from published stacks. Assumed: the
 # first two on a GPU, eager and compiled on an H200 (benchmarks/h200), ran 1.23 and 1.43 times as fast.
 OWN_LOG_SD = 0.30
+# How well the spread of some minutes on one node tells what a cluster waits for its slowest device. Assumed.
+JITTER_LOG_SD = 0.20
 P10_TO_P90_SDS = 2 * 1.2816  # of a normal distribution
 NOTHING = Observed()
 TRAINED = (Precision.BF16, Precision.FP16, Precision.FP8)
@@ -36,29 +39,34 @@ class Calibration:
 
 
 def calibrate(
-    prior: Prior, measurement: Measurement | None, local_device: Device | None, cluster_device: Device, observed: Observed = NOTHING
+    prior: Prior,
+    measurement: Measurement | None,
+    local_device: Device | None,
+    cluster: Cluster,
+    observed: Observed = NOTHING,
 ) -> Calibration:
     """The prior after what profiles and slices observed and after the local run, with what they told and did not in sentences.
 
     Only a valid run on a device with the chip of the cluster's, in a precision that targets train in, changes a figure.
     """
-    after = _after_run(condition(prior, None, observed.observations), measurement, local_device, cluster_device)
+    after = _after_run(condition(prior, None, observed.observations), measurement, local_device, cluster)
     silent = () if measurement is None and (observed.told or observed.not_told) else after.not_told
     return Calibration(posterior=after.posterior, told=(*observed.told, *after.told), not_told=(*observed.not_told, *silent))
 
 
-def _after_run(cold: Posterior, measurement: Measurement | None, local_device: Device | None, cluster_device: Device) -> Calibration:
+def _after_run(cold: Posterior, measurement: Measurement | None, local_device: Device | None, cluster: Cluster) -> Calibration:
     links = "the links of the cluster: the local run crosses none of them"
     scale = "step spread and failures among thousands of devices"
     if measurement is None:
         return Calibration(posterior=cold, told=(), not_told=("anything: nothing was measured here, every figure is the prior's",))
     if measurement.invalid:
         return Calibration(posterior=cold, told=(), not_told=(f"anything: the run is not valid ({'; '.join(measurement.invalid)})",))
-    reason = _why_not_comparable(measurement, local_device, cluster_device)
+    reason = _why_not_comparable(measurement, local_device, cluster.device)
     if local_device and reason is None:
-        return _updated(cold, measurement, local_device, cluster_device, not_told=(links, scale))
-    rates = f"the matrix and memory rates of {cluster_device.name}, by the run: {reason}"
-    return Calibration(posterior=cold, told=_told(measurement), not_told=(rates, links, scale))
+        return _updated(cold, measurement, local_device, cluster, not_told=(links, scale))
+    rates = f"the matrix and memory rates of {cluster.device.name}, by the run: {reason}"
+    spread = f"step spread measured there: {spread_of(measurement):.1%} of the median step, which stays a fact of that machine"
+    return Calibration(posterior=cold, told=(_valid(measurement), spread), not_told=(rates, links, scale))
 
 
 def _why_not_comparable(measurement: Measurement, local_device: Device | None, cluster_device: Device) -> str | None:
@@ -70,30 +78,54 @@ def _why_not_comparable(measurement: Measurement, local_device: Device | None, c
     return None
 
 
-def _told(measurement: Measurement) -> tuple[str, ...]:
+def _valid(measurement: Measurement) -> str:
     """What a run on any device shows."""
-    spread = (measurement.step_s.p90 - measurement.step_s.p10) / P10_TO_P90_SDS / measurement.step_s.median
     where = f"{measurement.world_size} x {measurement.device_name}"
     return (
         f"the software's step is valid: {measurement.n_parameters:,} parameters train on {where}, "
-        f"loss {measurement.loss_first:.3f} to {measurement.loss_last:.3f}",
-        f"step spread measured there: {spread:.1%} of the median step, which stays a fact of that machine",
+        f"loss {measurement.loss_first:.3f} to {measurement.loss_last:.3f}"
     )
 
 
-def _updated(cold: Posterior, measurement: Measurement, local: Device, cluster: Device, *, not_told: tuple[str, ...]) -> Calibration:
+def spread_of(measurement: Measurement) -> float:
+    """Standard deviation of a step over the median step, from the distance of its 10th and 90th percentiles."""
+    return (measurement.step_s.p90 - measurement.step_s.p10) / P10_TO_P90_SDS / measurement.step_s.median
+
+
+def slowest_of(n: int) -> float:
+    """Mean of the largest of `n` normal numbers, in standard deviations. Source: Blom 1958, "Statistical Estimates and Transformed
+    Beta-Variables": the quantile of (n - 3/8) / (n + 1/4)."""
+    return NormalDist().inv_cdf((n - 0.375) / (n + 0.25))
+
+
+def jitter(prior: Prior, measurement: Measurement, cluster: Cluster) -> tuple[tuple[Observation, ...], str]:
+    """(the observation that a cluster of devices with this spread waits longer for the slowest than the fitted drag says; nothing where
+    it does not: the drag holds more than jitter; the sentence about it)."""
+    slowest, fitted = spread_of(measurement) * slowest_of(cluster.n_devices), prior.coefficients["straggler_per_doubling"].value
+    drag = fitted * float(np.log2(cluster.n_nodes))
+    sentence = f"steps spread by {spread_of(measurement):.1%}: the slowest of {cluster.n_devices:,} such devices takes {slowest:.1%} longer"
+    if cluster.n_nodes < 2 or slowest <= drag:
+        return (), f"{sentence}, no more than what large runs lose ({drag:.1%})"
+    more = observation(prior, "waiting for the slowest device", slowest / drag, {"straggler_per_doubling": 1.0}, JITTER_LOG_SD)
+    return (more,), f"{sentence}, more than what large runs lose ({drag:.1%})"
+
+
+def _updated(cold: Posterior, measurement: Measurement, local: Device, cluster: Cluster, *, not_told: tuple[str, ...]) -> Calibration:
     """The calibration by a run on the cluster's own kind of device, or on another with its chip."""
-    name, further = kindred_name(local, cluster), 0.0 if local.name == cluster.name else KINDRED_LOG_SD
+    same = local.name == cluster.device.name
+    name, further = kindred_name(local, cluster.device), 0.0 if same else KINDRED_LOG_SD
     evidence = evidence_of(measurement, local, further)
     mean, variance = cold.predict(evidence.table)
     surprise = float(evidence.log_s[0] - mean[0])
     sd = float(np.sqrt(variance[0] + cold.row_log_sd**2 + evidence.transfer_log_sd**2))
-    told = _told(measurement)
+    observations, spread = jitter(cold.prior, measurement, cluster)
+    told = (_valid(measurement), spread)
     if abs(surprise) > CREDIBLE_SDS * sd:
         found = f"the speed of {name}: the run reached {np.exp(-surprise):.2f} of what the prior expects"
         return Calibration(posterior=cold, told=told, not_told=(f"{found}, too far to be the same regime; take a larger model", *not_told))
     sentence = f"{name} ran at {np.exp(-surprise):.2f} of the speed that the prior expects of this model"
-    return Calibration(posterior=condition(cold.prior, evidence, cold.observations), told=(*told, sentence), not_told=not_told)
+    posterior = condition(cold.prior, evidence, (*cold.observations, *observations))
+    return Calibration(posterior=posterior, told=(*told, sentence), not_told=not_told)
 
 
 def evidence_of(measurement: Measurement, device: Device, further_log_sd: float = 0.0) -> Evidence:
@@ -142,6 +174,7 @@ def own_stack(compiled: bool) -> Stack:
         fused_attention=True,
         sequence_parallel=True,
         balanced_stages=False,
+        zero_bubble=False,
         hides_gradients=True,
         hides_zero1=False,
         gradient_bytes=4,

@@ -167,6 +167,7 @@ def stack_of(setup: PublishedSetup) -> Stack:
         fused_attention=not old,
         sequence_parallel=sequence == "yes" or (sequence != "no" and year >= 2022 and family is not StackFamily.DEEPSPEED),
         balanced_stages=family is not StackFamily.MEGATRON,
+        zero_bubble="hai-llm" in setup.framework.lower(),  # DualPipe: DeepSeek-AI 2024, arXiv 2412.19437, section 3.2.1
         hides_gradients=options.get("dp_overlap") != "no",
         hides_zero1="internevo" in setup.framework.lower(),  # its documented default: overlap_sync_grad and overlap_sync_param
         gradient_bytes=2 if half else 4,

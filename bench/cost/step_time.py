@@ -46,7 +46,7 @@ def step_parts(work: Workload, by: Coefficients) -> dict[Part, Array]:
         Part.CONTEXT_PARALLEL: layers * layer.context_parallel_s,
         Part.EXPERT_PARALLEL: layers * layer.expert_parallel_s,
         Part.PIPELINE_SEND: (n_exposed_sends(work) + drain) * stage.send_s + by["blocking_send_s"] * n_blocking_sends(work, by),
-        Part.BUBBLE: n * (stage.beat_s - stage.mean_s) + drain * stage.mean_s,
+        Part.BUBBLE: n * (stage.beat_s - stage.mean_s) + drain * idle_share(work) * stage.mean_s,
         Part.DATA_PARALLEL: data_parallel_s(work, by, stage.beat_s),
         Part.OPTIMIZER: optimizer_s(work, by),
         Part.OVERHEAD: by["step_overhead_s"] * np.ones_like(work.tokens),
@@ -82,6 +82,12 @@ def _stage_of(work: Workload, by: Coefficients) -> _Stage:
         mean_s=mean_stage_s(layer.total_s, layer.head_s, work.n_layers, work.pp),
         send_s=pipeline_send_s(work, by),
     )
+
+
+def idle_share(work: Workload) -> Array:
+    """Share of filling and draining that stays idle: all, or what the products for weight gradients do not fill, which take as long as
+    those for inputs and as the forward pass. Source: Qi et al. 2024, arXiv 2401.10241, section 2: F + B - W for F + B + W."""
+    return np.where(work.zero_bubble > 0, 1 / 3, 1.0)
 
 
 def n_exposed_sends(work: Workload) -> Array:

@@ -96,6 +96,7 @@ class Workload:
     stores_scores: Array  # 1 without fused attention
     sequence_parallel: Array
     balanced_stages: Array
+    zero_bubble: Array
     blocking_sends: Array  # 1 where every pipeline send stops both stages
     hides_gradients: Array
     hides_zero1: Array
@@ -239,6 +240,7 @@ def stack_columns(stack: Stack) -> Columns:
         "stores_scores": _array(not stack.fused_attention),
         "sequence_parallel": _array(stack.sequence_parallel),
         "balanced_stages": _array(stack.balanced_stages),
+        "zero_bubble": _array(stack.zero_bubble),
         "blocking_sends": _array(0.0),
         "hides_gradients": _array(stack.hides_gradients),
         "hides_zero1": _array(stack.hides_zero1),

@@ -255,7 +255,7 @@ def test_another_device_leaves_everything_and_says_so() -> None:
         assert observed.observations == ()
         assert "a device tells of its own chip" in observed.not_told[0]
     assert "Round 1" in of_profile.not_told[0]
-    cold, same = condition(PRIOR, None), calibrate(PRIOR, None, None, OTHER, of_profile + of_slice)
+    cold, same = condition(PRIOR, None), calibrate(PRIOR, None, None, replace(CLUSTER, device=OTHER), of_profile + of_slice)
     assert np.array_equal(cold.predict(ROW)[0], same.posterior.predict(ROW)[0])
     assert np.array_equal(cold.predict(ROW)[1], same.posterior.predict(ROW)[1])
 

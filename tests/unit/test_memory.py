@@ -35,6 +35,7 @@ STACK = Stack(
     fused_attention=True,
     sequence_parallel=True,
     balanced_stages=True,
+    zero_bubble=False,
     hides_gradients=True,
     hides_zero1=False,
     gradient_bytes=4,

@@ -218,6 +218,13 @@ def test_pipeline_sends_activations_there_and_back() -> None:
     assert pipeline_send_s(work_of(layout()), BY) == 0
 
 
+def test_a_zero_bubble_schedule_idles_for_a_third() -> None:
+    plan = layout(n_micro=5, pipeline_parallel_size=4)
+    idle, filled = (step_parts(work_of(plan, stack=replace(STACK, zero_bubble=zero)), BY)[Part.BUBBLE] for zero in (False, True))
+    mean = (8 * layer_s() + head_by_hand_s(tables=1)) / 4
+    assert idle - filled == pytest.approx(3 * mean * 2 / 3, rel=1e-6)
+
+
 def test_an_interleaved_pipeline_shows_its_sends_only_while_it_fills_and_drains() -> None:
     plain, interleaved = (work_of(layout(n_micro=5, pipeline_parallel_size=4, n_virtual_stages=n)) for n in (1, 2))
     once = 2 * TOKENS * D * 2 / 10e9  # there and back
