@@ -110,7 +110,7 @@ def merged(option: Option) -> tuple[Cluster, ...]:
     found: dict[tuple[object, ...], Cluster] = {}
     for group in option.groups.values():
         c = group.cluster
-        kind = (c.device.name, c.devices_per_node, c.scale_up, c.scale_out, c.oversubscription.value)
+        kind = (c.device.name, c.devices_per_node, c.scale_up, c.scale_out, c.oversubscription.value, c.reduces_in_network)
         found[kind] = replace(found[kind], n_nodes=found[kind].n_nodes + c.n_nodes) if kind in found else replace(c, name=option.name)
     return tuple(found.values())
 

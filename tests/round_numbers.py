@@ -53,6 +53,7 @@ CLUSTER = Cluster(
     scale_up=Link(bytes_per_s=figure(100e9), latency_s=figure(1e-6)),
     scale_out=Link(bytes_per_s=figure(10e9), latency_s=figure(5e-6)),
     oversubscription=figure(1),
+    reduces_in_network=False,
 )
 # Every fraction and factor 1: rates as stated, nothing hidden. Times and bytes that would be in the way are next to nothing.
 NOTHING = 1e-15

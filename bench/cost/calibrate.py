@@ -161,6 +161,7 @@ def usual_site(device: Device, devices_per_node: int) -> Cluster:
         scale_up=Link(bytes_per_s=device.scale_up_bytes_per_s, latency_s=assumed),
         scale_out=Link(bytes_per_s=device.scale_out_bytes_per_s, latency_s=assumed),
         oversubscription=Figure(value=1.0, provenance=Provenance.ASSUMED, source="one node"),
+        reduces_in_network=False,
     )
 
 

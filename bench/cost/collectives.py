@@ -52,6 +52,21 @@ def all_gather_s(size_bytes: Array, n_ranks: Array, inner: Array, links: Links, 
     return np.asarray(np.where(n_ranks > 1, once, 0.0))
 
 
+def all_reduce_s(
+    size_bytes: Array, n_ranks: Array, inner: Array, links: Links, *, calls: Array | float, congested: Array | float, in_network: Array
+) -> Array:
+    """Seconds until every rank holds the sum of `size_bytes` of each, in so many calls: a ring passes every byte twice, a tree tells the
+    latency; switches that add up pass it once each way, and wait once, however many domains there are.
+
+    Source: Thakur, Rabenseifner, Gropp 2005, section 4.5 (a reduce-scatter and an all-gather); Graham et al. 2016, "Scalable Hierarchical
+    Aggregation Protocol (SHARP)", section II.
+    """
+    passes = np.where(in_network > 0, 1.0, 2.0)
+    bandwidth = passes * (all_gather_s(size_bytes, n_ranks, inner, links) - ring_latency_s(n_ranks, inner, links, 0.0))
+    ranks = np.where(in_network > 0, np.minimum(n_ranks, 2 * inner), n_ranks)
+    return np.asarray(bandwidth + calls * tree_latency_s(ranks, inner, links, congested))
+
+
 def tree_latency_s(n_ranks: Array, inner: Array, links: Links, congested: Array | float) -> Array:
     """Seconds that an all-reduce waits for its tree over domains: one latency per doubling, and congestion as in a ring.
 

@@ -299,6 +299,7 @@ def _site(setup: PublishedSetup, device: Device) -> dict[str, Any]:
         "node_out_bytes_per_s": node_out_bytes_per_s(setup, device, node),
         "out_latency_s": 0.0,
         "oversubscription": 1.0,
+        "reduces_in_network": 0.0,
         "ring_step_s": _ring_step_s(setup, node),
     }
     return {**{name: np.asarray(value, dtype=np.float64) for name, value in numbers.items()}, **device_columns(device, precision)}

@@ -7,7 +7,7 @@ device is never slower.
 import numpy as np
 
 from bench.cost.coefficients import Coefficients
-from bench.cost.collectives import WHOLE, all_gather_s, excess, ring_latency_s, tree_latency_s
+from bench.cost.collectives import WHOLE, all_gather_s, all_reduce_s, excess, ring_latency_s
 from bench.cost.layer import memory_rate
 from bench.cost.layout import Array
 from bench.cost.links import Links, links_of
@@ -64,8 +64,8 @@ def _copied_s(work: Workload, by: Coefficients, links: Links) -> Array:
     """Seconds of an all-reduce of all gradients, bucket by bucket."""
     inner, size = _inner(work), work.gradient_bytes * local_parameters(work)
     buckets = np.maximum(1.0, size / by["bucket_bytes"])
-    bandwidth = 2 * all_gather_s(size, work.replicas, inner, links) - 2 * ring_latency_s(work.replicas, inner, links, 0.0)
-    return np.asarray(bandwidth + buckets * tree_latency_s(work.replicas, inner, links, by["congested_gradient_factor"]))
+    congested, in_network = by["congested_gradient_factor"], work.reduces_in_network
+    return all_reduce_s(size, work.replicas, inner, links, calls=buckets, congested=congested, in_network=in_network)
 
 
 def _zero1_s(work: Workload, by: Coefficients, links: Links) -> Array:
@@ -98,8 +98,8 @@ def _sharded_weights_s(work: Workload, by: Coefficients, links: Links, beat_s: A
     per_pass = excess(traffic, hidden) + by["contention_fraction"] * np.minimum(traffic, beat_s)
     copies = np.maximum(1.0, work.replicas / ranks)
     alone = np.ones_like(copies)
-    reduced = 2 * all_gather_s(work.gradient_bytes * parameters / ranks, copies, alone, links)
-    reduced = reduced + work.n_layers * tree_latency_s(copies, alone, links, congested)
+    owned, in_network = work.gradient_bytes * parameters / ranks, work.reduces_in_network
+    reduced = all_reduce_s(owned, copies, alone, links, calls=work.n_layers, congested=congested, in_network=in_network)
     exposed = np.where(copies > WHOLE, excess(reduced, REPLICATED_HIDE * BACKWARD_SHARE * beat_s), 0.0)
     return np.asarray(work.n_micro * per_pass + exposed)
 

@@ -77,6 +77,7 @@ class Workload:
     node_out_bytes_per_s: Array  # of all network ports of a node
     out_latency_s: Array  # of a network message, beyond that of the clusters that the coefficients are fitted on
     oversubscription: Array
+    reduces_in_network: Array
     matmul_flops_per_s: Array  # best that anyone measured, bf16 or fp16
     linear_flops_per_s: Array  # the same in the precision of the linear layers
     memory_bytes_per_s: Array
@@ -198,6 +199,7 @@ def site_columns(cluster: Cluster, precision: Precision) -> Columns:
         node_out_bytes_per_s=_array(cluster.scale_out.bytes_per_s.value * node),
         out_latency_s=_array(max(0.0, cluster.scale_out.latency_s.value - FITTED_LATENCY_S)),
         oversubscription=_array(cluster.oversubscription.value),
+        reduces_in_network=_array(cluster.reduces_in_network),
         ring_step_s=_array(np.nan),
         **device_columns(device, precision),
     )

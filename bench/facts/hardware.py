@@ -93,6 +93,7 @@ class Cluster:
     scale_up: Link
     scale_out: Link
     oversubscription: Figure  # downlink over uplink bandwidth at the narrowest tier; 1 is non-blocking
+    reduces_in_network: bool = False  # switches add up what an all-reduce sends (SHARP)
 
     def __post_init__(self) -> None:
         require(self.n_nodes >= 1, f"n_nodes {self.n_nodes} must be at least 1")

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from bench.cost.collectives import all_gather_s, excess, group_bytes_per_s, n_domains, ring_latency_s, soft_maximum, tree_latency_s
+from bench.cost.collectives import (
+    all_gather_s,
+    all_reduce_s,
+    excess,
+    group_bytes_per_s,
+    n_domains,
+    ring_latency_s,
+    soft_maximum,
+    tree_latency_s,
+)
 from bench.cost.layout import Array
 from bench.cost.links import Links
 
@@ -46,6 +55,18 @@ def test_a_ring_waits_once_per_further_domain_and_feels_congestion() -> None:
 def test_a_tree_waits_by_the_doubling() -> None:
     assert tree_latency_s(n(24), n(8), LINKS, 0.0) == pytest.approx(2 * 2)
     assert tree_latency_s(n(8), n(8), LINKS, 0.0) == 0
+
+
+def test_an_all_reduce_passes_everything_twice_and_once_where_switches_add_up() -> None:
+    # 32 ranks in 4 domains: 31/32 of 800 bytes over 40; the tree of 5 nodes waits 2 log2(5) a call, the switches of any number 2 log2(3)
+    by_ring, by_switches = (
+        all_reduce_s(n(800), n(32), n(8), LINKS, calls=10, congested=0.0, in_network=n(switches)) for switches in (0, 1)
+    )
+    once = 775 / 40 + 0.5
+    assert by_ring == pytest.approx(2 * once + 10 * 2 * np.log2(5))
+    assert by_switches == pytest.approx(once + 10 * 2 * np.log2(3))
+    further = all_reduce_s(n(800), n(3200), n(8), LINKS, calls=10, congested=0.0, in_network=n(1))
+    assert further - by_switches == pytest.approx((3199 / 3200 - 31 / 32) * 20)
 
 
 def test_the_soft_maximum_is_the_larger_unless_they_are_alike() -> None:
