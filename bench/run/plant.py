@@ -6,8 +6,10 @@ nan:STEP                 before that step every parameter becomes not-a-number
 hang:RANK:STEP           that rank does not come to that step
 hoard:RANK:STEP          that rank takes memory until there is no more
 clock:STEP:SECONDS       before that step the wall clock jumps
+abort:RANK:STEP          that rank, if it came so far, aborts when all is done and the C runtime takes itself down
 """
 
+import ctypes
 import math
 import os
 import time
@@ -55,17 +57,19 @@ def fault_of(text: str) -> Fault:
             return lambda _, n: time.sleep(n * float(seconds))
         case ["nan", step]:
             return lambda trainer, n: _spoil(trainer) if n == int(step) else None
-        case ["hang", rank, step]:
-            return lambda trainer, n: time.sleep(FOREVER_S if (trainer.rank, n) == (int(rank), int(step)) else 0.0)
-        case ["hoard", rank, step]:
-            return lambda trainer, n: _hoard(trainer.passes.parameters[0].device) if (trainer.rank, n) == (int(rank), int(step)) else None
+        case [("hang" | "hoard" | "abort") as kind, rank, step]:
+            return lambda trainer, n: AT_A_STEP[kind](trainer) if (trainer.rank, n) == (int(rank), int(step)) else None
         case ["clock", step, seconds]:
             return lambda _, n: _move_clock(float(seconds)) if n == int(step) else None
     raise UsageError(f"BENCH_PLANT: {text} given; use slow_rank:RANK:SECONDS or another of bench/run/plant.py, or unset it")
 
 
-def _hoard(device: torch.device) -> None:
-    hoard = []
+def _hang(_: Trainer) -> None:
+    time.sleep(FOREVER_S)
+
+
+def _hoard(trainer: Trainer) -> None:
+    hoard, device = [], trainer.passes.parameters[0].device
     while True:
         hoard.append(torch.empty(HOARD_BYTES, dtype=torch.uint8, device=device))  # on a CPU addresses alone: tests set a limit on them
 
@@ -74,6 +78,14 @@ def _move_clock(seconds: float) -> None:
     wall_s, wall_ns = time.time, time.time_ns
     time.time = lambda: wall_s() + seconds
     time.time_ns = lambda: wall_ns() + int(seconds * 1e9)
+
+
+def _abort(_: Trainer) -> None:
+    c = ctypes.CDLL(None)
+    c.__cxa_atexit(c.abort, None, None)
+
+
+AT_A_STEP: dict[str, Callable[[Trainer], None]] = {"hang": _hang, "hoard": _hoard, "abort": _abort}
 
 
 @torch.no_grad()

@@ -20,6 +20,13 @@ alone = pytest.mark.alone
 BRIEF = ("measure.breakdown_steps=0", "measure.warmup_min_steps=4", "measure.warmup_max_steps=4")
 
 
+def test_what_is_done_is_not_lost_to_threads_that_abort_at_the_end(bench: Bench, tmp_path: Path) -> None:
+    """Seen of torch: "terminate called without an active exception" from a rank that had measured everything and said so."""
+    done = bench("run", *SMALL, *BRIEF, "measure.steps=5", "out=kept", env={"BENCH_PLANT": "abort:1:1"})
+    assert done.returncode == 0, done.stderr
+    assert read_result(tmp_path / "kept").measurement.world_size == 2
+
+
 def text_of(result: Result, kind: WarningKind) -> str:
     return "; ".join(w.text for w in result.warnings if w.kind is kind)
 
