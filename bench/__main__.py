@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # Seconds pass until all of torch is imported; whoever is asked to stop meanwhile has measured nothing, and says: run me again.
@@ -25,8 +26,9 @@ def run() -> None:
         signal.signal(number, signal.SIG_IGN)
     if "torch" in sys.modules:  # ranks that were done have died of threads that C++ found still running when it took itself down
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # nobody reads on
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
