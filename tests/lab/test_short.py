@@ -18,6 +18,7 @@ TRIES = 2  # what others do on this machine meanwhile can only add to an error; 
 CASES = ("ddp_small", "ddp_light", "ddp_large", "fsdp_tiny", "fsdp_small", "pp_short")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(why_no_hosts() is not None, reason=str(why_no_hosts()))
 def test_four_hosts_are_as_predicted_from_two(tmp_path: Path) -> None:
     tries: list[dict[str, float]] = []
