@@ -23,7 +23,7 @@ VERBS = {
     "decide": ("decide", "experiment=rent_or_build", "out=e"),
 }
 SLOW_VERBS = {"backtest": ("backtest",), "fit-priors": ("fit-priors", "out=prior.yaml")}
-QUICK = ("run", "predict")
+QUICK = ("predict",)
 LIMIT_S = 800  # of the slowest verb on a busy machine; alone it takes a minute
 LEFT = re.compile(r"\w+: .*(about|at most) \d[\d.]* (s|min) left")
 
