@@ -19,8 +19,8 @@ from bench.facts.stack import Stack, StackFamily
 
 # One run against the same run on other nodes or another software release: 10 % root mean square over published repeats.
 TRANSFER_LOG_SD = 0.10
-# Our own trainer on one node, which nothing but itself slows, against what the prior expects of it from published stacks. Assumed: the
-# first two on a GPU, eager and compiled on an H200 (benchmarks/h200), ran 1.23 and 1.43 times as fast.
+# Our own trainer on one node, which nothing but itself slows, against what the prior expects of it from published stacks. Assumed: four
+# on an H200, one eager and three compiled (benchmarks/h200), ran 1.26 to 1.59 times as fast.
 OWN_LOG_SD = 0.30
 # How well the spread of some minutes on one node tells what a cluster waits for its slowest device. Assumed.
 JITTER_LOG_SD = 0.20

@@ -59,7 +59,7 @@ def all_reduce_s(
     latency; switches that add up pass it once each way, and wait once, however many domains there are.
 
     Source: Thakur, Rabenseifner, Gropp 2005, section 4.5 (a reduce-scatter and an all-gather); Graham et al. 2016, "Scalable Hierarchical
-    Aggregation Protocol (SHARP)", section II.
+    Aggregation Protocol (SHARP)".
     """
     passes = np.where(in_network > 0, 1.0, 2.0)
     bandwidth = passes * (all_gather_s(size_bytes, n_ranks, inner, links) - ring_latency_s(n_ranks, inner, links, 0.0))

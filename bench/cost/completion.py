@@ -140,7 +140,7 @@ FAMILIES: tuple[tuple[StackFamily, str], ...] = (
 
 # They reduce gradients in bf16 where speed is published: grad_sync_dtype: bf16 (NVIDIA/NeMo-Framework-Launcher at 056a90e,
 # conf/training/gpt3/175b_performance.yaml), grad_reduce_in_fp32 = False (performance settings of NVIDIA/NeMo's recipes and
-# set_common_perf_overrides of NVIDIA-NeMo/Megatron-Bridge). Megatron-LM itself reduces them in fp32.
+# set_basic_perf_overrides of NVIDIA-NeMo/Megatron-Bridge). Megatron-LM itself reduces them in fp32.
 REDUCES_IN_HALF = "nemo|megatron-bridge"
 
 
@@ -167,7 +167,7 @@ def stack_of(setup: PublishedSetup) -> Stack:
         fused_attention=not old,
         sequence_parallel=sequence == "yes" or (sequence != "no" and year >= 2022 and family is not StackFamily.DEEPSPEED),
         balanced_stages=family is not StackFamily.MEGATRON,
-        zero_bubble="hai-llm" in setup.framework.lower(),  # DualPipe: DeepSeek-AI 2024, arXiv 2412.19437, section 3.2.1
+        zero_bubble="hai-llm" in setup.framework.lower(),  # DualPipe (arXiv 2412.19437), counted as ZB-H1
         hides_gradients=options.get("dp_overlap") != "no",
         hides_zero1="internevo" in setup.framework.lower(),  # its documented default: overlap_sync_grad and overlap_sync_param
         gradient_bytes=2 if half else 4,

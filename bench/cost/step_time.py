@@ -86,7 +86,7 @@ def _stage_of(work: Workload, by: Coefficients) -> _Stage:
 
 def idle_share(work: Workload) -> Array:
     """Share of filling and draining that stays idle: all, or what the products for weight gradients do not fill, which take as long as
-    those for inputs and as the forward pass. Source: Qi et al. 2024, arXiv 2401.10241, section 2: F + B - W for F + B + W."""
+    those for inputs and as the forward pass. Source: Qi et al. 2024, arXiv 2401.10241, ZB-H1: F + B - W for F + B + W."""
     return np.where(work.zero_bubble > 0, 1 / 3, 1.0)
 
 
