@@ -98,8 +98,7 @@ def _measure(
                 if saver.save_at_last(guard.left_s()):
                     keep_so_far()
             raise
-    record.after = trainer.examine()
-    record.training = saver.told()
+    snapshot()  # what follows may end badly
     own = _rank_samples(device, host, trainer, record)
     n_tokens = spec.tokens_per_step * len(record.step_s)
     record.telemetry = totals(gather_object([sampler.summary(trainer.rank, host, sum(record.window_s))]), n_tokens)

@@ -110,6 +110,9 @@ def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: R
     rule = StoppingRule(spec.measure, spec.tokens_per_step, typical_s)
     kept_s = 0.0
     while n_steps := agreed(rule.next_window(record.world_step_s)):
+        if sum(record.world_step_s) - kept_s >= max(SNAPSHOT_S, SNAPSHOT_STEPS * typical_s):
+            watch.snapshot()
+            kept_s = sum(record.world_step_s)
         n_steps = watch.saver.cut(n_steps)
         with watch.sampler.window():
             step_s, window_s = run_window(trainer, clock, n_steps, watch.guard)
@@ -121,9 +124,6 @@ def measure_windows(spec: RunSpec, trainer: Trainer, clock: StepClock, record: R
         if trainer.rank == 0:
             watch.progress(_progress_text(spec, record), rule.time_left(record.world_step_s))
         watch.saver.save_if_due()
-        if sum(record.world_step_s) - kept_s >= max(SNAPSHOT_S, SNAPSHOT_STEPS * typical_s):
-            watch.snapshot()
-            kept_s = sum(record.world_step_s)
     record.measure_end = agreed(rule.end)
 
 
