@@ -17,6 +17,7 @@ from bench.backtest import (
     hold_composed,
     published_rows,
     sweep_memory,
+    unseen_rows,
     with_widths,
 )
 from bench.config.compose import devices
@@ -24,7 +25,7 @@ from bench.cost.observation import Observed
 from bench.cost.sliced import is_slice_of
 from bench.cost.uncertainty import NORMAL_P90
 from bench.errors import UsageError
-from bench.facts.accuracy import Accuracy, Composed, ComposedRow, MemoryAccuracy, ProtocolAccuracy, Score, WorstRow
+from bench.facts.accuracy import Accuracy, Composed, ComposedRow, MemoryAccuracy, ProtocolAccuracy, Score, UnseenAccuracy, WorstRow
 from bench.facts.hardware import Device
 from bench.facts.prediction import MemoryEstimate, Prior, Widths
 from bench.facts.profile import SliceSpec
@@ -36,6 +37,7 @@ N_WORST = 12
 FAR = 16.0  # devices over those of the smallest measured row
 COMPETING = 5  # plans of one model on one cluster, at least, among which one is chosen
 NEAR_LIMIT = (50 * GIB, 110 * GIB)  # needs around the memory of the sweep's devices
+UNSEEN_PRECISIONS = ("bf16", "fp8", "mxfp8", "nvfp4")
 SICK_PROBE = 120.0  # GB/s of an all-reduce: below, the network is taken to be in another state
 
 
@@ -51,7 +53,8 @@ def fitted_prior(rows: Sequence[Row], each: Each = iter) -> tuple[Prior, dict[Pr
 
 def accuracy(each: Each = iter) -> Accuracy:
     """The whole score on the shipped rows."""
-    return score_of(fitted_prior(published_rows(), each)[1])
+    prior, held = fitted_prior(published_rows(), each)
+    return score_of(held, prior)
 
 
 def composed(told: Callable[[Prior, Device], Observed], prior: Prior, each: Each = iter, slices: Sequence[SliceSpec] = ()) -> Composed:
@@ -107,8 +110,8 @@ def _composed(one: Seen, is_sliced: bool) -> ComposedRow:
     )
 
 
-def score_of(held: Mapping[Protocol, Sequence[Held]]) -> Accuracy:
-    """The score of rows held out."""
+def score_of(held: Mapping[Protocol, Sequence[Held]], prior: Prior) -> Accuracy:
+    """The score of rows held out, and of those that the prior has not seen."""
     protocols = tuple(_protocol(protocol, held[protocol]) for protocol in Protocol)
     worst = sorted((one for protocol in Protocol for one in held[protocol] if one.rule is not None), key=lambda one: -one.error)
     seen: dict[str, Held] = {}
@@ -121,6 +124,25 @@ def score_of(held: Mapping[Protocol, Sequence[Held]]) -> Accuracy:
         protocols=protocols,
         worst=tuple(_worst(one) for one in list(seen.values())[:N_WORST]),
         memory=memory_accuracy(),
+        unseen=unseen_accuracy(prior),
+    )
+
+
+def unseen_accuracy(prior: Prior) -> tuple[UnseenAccuracy, ...]:
+    """The score of a prior on runs that came after it, by number format, all of them first."""
+    cold, told = (hold(unseen_rows(), protocol, lambda _: prior) for protocol in (Protocol.COLD, Protocol.PROXY))
+    return tuple(
+        UnseenAccuracy(
+            precision=name,
+            n_rows=len(alone),
+            cold=_score([one.error for one in alone]),
+            cold_bias=float(np.expm1(np.median([one.log_error for one in alone]))),
+            cold_coverage_of_80=_coverage(alone),
+            told=_score([one.error for one in after]) if after else None,
+            told_coverage_of_80=_coverage(after) if after else None,
+        )
+        for name in ("all", *UNSEEN_PRECISIONS)
+        for alone, after in [[[one for one in held if name in ("all", one.row.setup.precision)] for held in (cold, told)]]
     )
 
 

@@ -23,7 +23,7 @@ from bench.facts.figure import Figure, Provenance
 from bench.facts.hardware import Device
 from bench.facts.prediction import Prior, Widths
 from bench.facts.published import Observed, Protocol, PublishedSetup, RowPrediction
-from bench.store.published import observed_of, setup_of, shipped_failures, shipped_rows
+from bench.store.published import later_rows, observed_of, setup_of, shipped_failures, shipped_rows
 
 ROWS_PER_STACK = 150  # of which the fit takes at most so many, evenly spread: a sweep is not a thousand stacks
 SWEEP_DEVICES = 64
@@ -52,7 +52,17 @@ def physical_prior() -> Prior:
 @cache
 def published_rows() -> tuple[Row, ...]:
     """Every shipped run with a speed and a device count."""
-    rows = ((setup_of(cells), observed_of(cells), cells) for cells in shipped_rows())
+    return _with_speed(shipped_rows())
+
+
+@cache
+def unseen_rows() -> tuple[Row, ...]:
+    """Runs that no fit has seen, and never will."""
+    return _with_speed(later_rows())
+
+
+def _with_speed(table: Iterable[Mapping[str, str]]) -> tuple[Row, ...]:
+    rows = ((setup_of(cells), observed_of(cells), cells) for cells in table)
     return tuple(Row(setup, observed, cells) for setup, observed, cells in rows if observed and setup.n_devices)
 
 

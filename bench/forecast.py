@@ -39,11 +39,13 @@ def predict(*overrides: str) -> tuple[tuple[Prediction, ...], tuple[ScalingCurve
     """Predictions of the target on every cluster, how it scales there, what could not be predicted, and the directory that keeps them.
 
     `result=RUN` adds what a run has measured, `profile=RUN` and `slices=[RUN]` what parts of a device have.
-    Raises UsageError before anything is written.
+    Raises UsageError before anything is written, and DoesNotFit where the target runs on none of the clusters.
     """
     config = compose(overrides)
     measurement = read_result(Path(config.result)).measurement if config.result else None
     done, left_out = projections(config, measurement)
+    if not done:
+        raise DoesNotFit("; ".join(left_out))
     predicted = {prediction.cluster for prediction in done}
     scaling = tuple(curve for curve in scalings(config, measurement) if curve.cluster in predicted)
     run_dir = make_run_dir(config.out, "predict")

@@ -63,6 +63,6 @@ def _n_devices(config: Config) -> int:
 
 def _refuse_other_steps(config: Config) -> None:
     if config.train.precision not in ("auto", Precision.BF16):
-        raise UsageError(f"train.precision: {config.train.precision} given; a target trains in bf16; use auto")
+        raise UsageError(f"train.precision: {config.train.precision} given; a trace is in bf16; use auto")
     if config.train.global_batch_size != "auto":
         raise UsageError(f"train.global_batch_size: {config.train.global_batch_size} given; a trace is of one pass per step; use auto")

@@ -95,6 +95,7 @@ class TrainRequest:
         for name in ("micro_batch_size", "global_batch_size"):
             value = getattr(self, name)
             require(value == "auto" or value >= 1, f"{name} {value} must be at least 1, or auto")
+        require(self.precision is not Precision.FP4, "precision fp4 is predicted (target.precision=fp4), not run; use fp8 or bf16")
         every = self.checkpoint_every_steps
         require(every is None or every >= 1, f"checkpoint_every_steps {every} must be at least 1, or null to save nothing")
 

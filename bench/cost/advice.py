@@ -16,7 +16,7 @@ from bench.cost.uncertainty import NORMAL_P90, width_factors
 from bench.cost.workload import workload_of
 from bench.errors import InvalidFact
 from bench.facts.hardware import Cluster, Precision
-from bench.facts.model import ModelShape
+from bench.facts.model import ModelShape, Target
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.prediction import Advice
 from bench.facts.stack import Stack
@@ -28,26 +28,26 @@ ROOM = 0.85  # of a device's memory that such a run may need
 SAME_MODEL_SERIES = 1  # a cut model is another series than the target, which has -1
 
 
-def advice(posterior: Posterior, target: Table, shape: ModelShape, *, layout: Layout, cluster: Cluster, stack: Stack) -> tuple[Advice, ...]:
+def advice(posterior: Posterior, table: Table, target: Target, *, layout: Layout, cluster: Cluster, stack: Stack) -> tuple[Advice, ...]:
     """Runs of the target's width on a few nodes, cut in depth, with the interval before and after; best per device-minute first."""
-    before = _half_width(posterior, target, float(posterior.predict(target)[1][0]))
+    shape, before = target.model, _half_width(posterior, table, float(posterior.predict(table)[1][0]))
     found = []
     for n_nodes in NODES:
         cut = _cut(shape, layout, cluster, n_nodes, stack_memory(stack))
         if cut is None or n_nodes > cluster.n_nodes:
             continue
         model, plan = cut
-        further = single(workload_of(model, plan, cluster, stack), series=SAME_MODEL_SERIES)
-        after = _half_width(posterior, target, float(posterior.variance_after(target, further)[0]))
+        further = single(workload_of(model, plan, cluster, stack, target.precision), series=SAME_MODEL_SERIES)
+        after = _half_width(posterior, table, float(posterior.variance_after(table, further)[0]))
         n_devices = int(plan.n_devices)
         where = f"{n_nodes} node{'s' if n_nodes > 1 else ''} ({n_devices} devices)"
         what = f"{model.n_layers} of {shape.n_layers} layers in full width on {where}, {MINUTES:.0f} minutes"
         found.append(Advice(what=what, device_minutes=MINUTES * n_devices, before_fraction=before, after_fraction=after))
-    found += _alone(posterior, target, shape, layout, cluster, before=before)
+    found += _alone(posterior, table, shape, layout, cluster, before=before)
     return tuple(sorted(found, key=lambda a: -(a.before_fraction - a.after_fraction) / a.device_minutes))
 
 
-def _alone(posterior: Posterior, target: Table, shape: ModelShape, layout: Layout, cluster: Cluster, *, before: float) -> list[Advice]:
+def _alone(posterior: Posterior, table: Table, shape: ModelShape, layout: Layout, cluster: Cluster, *, before: float) -> list[Advice]:
     """A probe, and a slice of the target's plan where it fits, each on one device."""
     plan, micro = plan_of(layout), batch_of(layout).micro_batch_size
     ways = [(f"bench probe on one {cluster.device.name}", PROBE_MINUTES, to_be_probed(posterior.prior, cluster.device))]
@@ -59,7 +59,7 @@ def _alone(posterior: Posterior, target: Table, shape: ModelShape, layout: Layou
             what=f"{what}, {minutes:.0f} minutes",
             device_minutes=minutes,
             before_fraction=before,
-            after_fraction=min(before, _half_width(posterior, target, float(posterior.after(further).predict(target)[1][0]))),
+            after_fraction=min(before, _half_width(posterior, table, float(posterior.after(further).predict(table)[1][0]))),
         )
         for what, minutes, further in ways
     ]

@@ -11,7 +11,7 @@ from bench.cost.posterior import Evidence, Posterior, condition
 from bench.cost.table import single
 from bench.cost.workload import Workload, workload_of
 from bench.facts.figure import Figure, Provenance
-from bench.facts.hardware import Backend, Cluster, Device, Link, Precision
+from bench.facts.hardware import HALF, Backend, Cluster, Device, Link, Precision
 from bench.facts.measurement import Measurement
 from bench.facts.model import ModelShape
 from bench.facts.prediction import Prior
@@ -26,7 +26,7 @@ OWN_LOG_SD = 0.30
 JITTER_LOG_SD = 0.20
 P10_TO_P90_SDS = 2 * 1.2816  # of a normal distribution
 NOTHING = Observed()
-TRAINED = (Precision.BF16, Precision.FP16, Precision.FP8)
+TRAINED = (*HALF, Precision.FP8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def _why_not_comparable(measurement: Measurement, local_device: Device | None, c
     if local_device is None or not local_device.has_chip_of(cluster_device):
         return f"it was on {measurement.device_name}"
     if measurement.precision not in TRAINED:
-        return f"it was in {measurement.precision.value}, the target trains in bf16"
+        return f"it was in {measurement.precision.value}, targets train in bf16 or narrower"
     return None
 
 

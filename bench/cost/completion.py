@@ -21,7 +21,7 @@ from bench.cost.step_time import log_device_s_per_token
 from bench.cost.table import Table
 from bench.cost.workload import REFERENCE_YEAR, Workload, concatenate, device_columns, model_columns, plan_columns, stack_columns
 from bench.errors import UsageError
-from bench.facts.hardware import Device, Precision
+from bench.facts.hardware import HALF, NARROW, Device, Precision
 from bench.facts.model import ModelShape, Position
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Prior
@@ -138,10 +138,11 @@ FAMILIES: tuple[tuple[StackFamily, str], ...] = (
 )
 
 
-# They reduce gradients in bf16 where speed is published: grad_sync_dtype: bf16 (NVIDIA/NeMo-Framework-Launcher at 056a90e,
+# They run tensor-parallel traffic beside products (tp_comm_overlap in the same settings), and reduce gradients in bf16 where speed is
+# published: grad_sync_dtype: bf16 (NVIDIA/NeMo-Framework-Launcher at 056a90e,
 # conf/training/gpt3/175b_performance.yaml), grad_reduce_in_fp32 = False (performance settings of NVIDIA/NeMo's recipes and
 # set_basic_perf_overrides of NVIDIA-NeMo/Megatron-Bridge). Megatron-LM itself reduces them in fp32.
-REDUCES_IN_HALF = "nemo|megatron-bridge"
+NEMO = "nemo|megatron-bridge"
 
 
 def family_of(framework: str) -> StackFamily:
@@ -157,7 +158,8 @@ def stack_of(setup: PublishedSetup) -> Stack:
     old = year <= SCORES_STORED_UNTIL or family is StackFamily.DEEPSPEED
     copied = setup.sharding not in ("fsdp", "hsdp")
     half = family is StackFamily.DEEPSPEED or (family is StackFamily.TORCH and not copied)
-    half = half or re.search(REDUCES_IN_HALF, setup.framework.lower()) is not None
+    nemo = re.search(NEMO, setup.framework.lower()) is not None
+    half = half or nemo
     sequence = options.get("sequence_parallel")
     return Stack(
         name=setup.framework or "unknown",
@@ -168,6 +170,7 @@ def stack_of(setup: PublishedSetup) -> Stack:
         sequence_parallel=sequence == "yes" or (sequence != "no" and year >= 2022 and family is not StackFamily.DEEPSPEED),
         balanced_stages=family is not StackFamily.MEGATRON,
         zero_bubble="hai-llm" in setup.framework.lower(),  # DualPipe (arXiv 2412.19437), counted as ZB-H1
+        overlaps_tensor=nemo,
         hides_gradients=options.get("dp_overlap") != "no",
         hides_zero1="internevo" in setup.framework.lower(),  # its documented default: overlap_sync_grad and overlap_sync_param
         gradient_bytes=2 if half else 4,
@@ -288,9 +291,7 @@ def _workload(setup: PublishedSetup, shape: ModelShape, stack: Stack, device: De
 
 
 def _site(setup: PublishedSetup, device: Device) -> dict[str, Any]:
-    precision = Precision.FP8 if "fp8" in setup.precision else Precision.BF16
-    if precision is Precision.FP8 and Precision.FP8 not in device.matmul_flops_per_s:
-        raise UsageError(f"precision: {setup.precision} given; {device.name} has no fp8 rate")
+    precision = _precision(setup, device)
     node = setup.devices_per_node or 8.0
     numbers = {
         "node_devices": node,
@@ -303,6 +304,16 @@ def _site(setup: PublishedSetup, device: Device) -> dict[str, Any]:
         "ring_step_s": _ring_step_s(setup, node),
     }
     return {**{name: np.asarray(value, dtype=np.float64) for name, value in numbers.items()}, **device_columns(device, precision)}
+
+
+def _precision(setup: PublishedSetup, device: Device) -> Precision:
+    """Of the linear layers: nvfp4 and mxfp4 are fp4, mxfp8 is fp8; bf16 where the row does not tell."""
+    told = next((one for one in (*NARROW, *HALF) if one.value in setup.precision), None)
+    if told is None and setup.precision:
+        raise UsageError(f"precision: {setup.precision} given; it must be one of {', '.join((*HALF, *NARROW))}, or have it in its name")
+    if told in NARROW and told not in device.matmul_flops_per_s:
+        raise UsageError(f"precision: {setup.precision} given; {device.name} has no {told} rate")
+    return told if told in NARROW else Precision.BF16
 
 
 def _scale_up(setup: PublishedSetup, device: Device) -> float:

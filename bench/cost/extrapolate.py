@@ -20,7 +20,7 @@ from bench.cost.utilization import mfu
 from bench.cost.workload import Workload, workload_of
 from bench.facts.figure import Figure, Interval, Provenance, weakest
 from bench.facts.hardware import Cluster, Precision
-from bench.facts.model import ModelShape, Target
+from bench.facts.model import Target
 from bench.facts.plan import ParallelPlan
 from bench.facts.prediction import MemoryEstimate, Part, Prediction, Prior, StepPart
 from bench.facts.stack import Stack
@@ -54,9 +54,9 @@ def predict(
 ) -> Prediction:
     """The prediction for a given plan."""
     plan, batch, posterior = plan_of(layout), batch_of(layout), calibration.posterior
-    table = single(workload_of(target.model, layout, cluster, stack), series=-1)
+    table = single(workload_of(target.model, layout, cluster, stack, target.precision), series=-1)
     step = step_interval(posterior, table, plan.world_size)
-    parts = median_parts(posterior, table.work, cluster, step.p50)
+    parts = median_parts(posterior, table.work, cluster, step.p50, target.precision)
     tokens_per_s = _over(batch.global_batch_size * target.model.seq_len, step)
     need = memory(target.model, plan, batch, cluster.device, stack_memory(stack))
     days = _over(target.n_tokens.value / SECONDS_PER_DAY, tokens_per_s)
@@ -70,10 +70,10 @@ def predict(
         step_s=step,
         parts=parts,
         uncertainty=causes_of(posterior, table),
-        next_runs=advice(posterior, table, target.model, layout=layout, cluster=cluster, stack=stack),
+        next_runs=advice(posterior, table, target, layout=layout, cluster=cluster, stack=stack),
         tokens_per_s=tokens_per_s,
-        mfu_causal=_mfu(tokens_per_s, target.model, Convention.CAUSAL, cluster, plan),
-        mfu_full=_mfu(tokens_per_s, target.model, Convention.FULL, cluster, plan),
+        mfu_causal=_mfu(tokens_per_s, target, Convention.CAUSAL, cluster, plan),
+        mfu_full=_mfu(tokens_per_s, target, Convention.FULL, cluster, plan),
         days=days,
         n_tokens=target.n_tokens.value,
         rental_usd=None if rental is None else _times(days, plan.world_size * rental.value * SECONDS_PER_DAY / SECONDS_PER_HOUR),
@@ -81,6 +81,7 @@ def predict(
         told=calibration.told,
         not_told=(*calibration.not_told, *_beyond(target, cluster, posterior.prior, plan), *_unsafe(need)),
         provenance=weakest(*(part.provenance for part in parts if part.time_s > 0)),
+        precision=target.precision,
     )
 
 
@@ -98,7 +99,7 @@ def doublings_beyond_reach(prior: Prior, n_devices: int) -> float:
     return max(0.0, math.log2(n_devices / prior.published_reach_devices.value))
 
 
-def median_parts(posterior: Posterior, work: Workload, cluster: Cluster, total_s: float) -> tuple[StepPart, ...]:
+def median_parts(posterior: Posterior, work: Workload, cluster: Cluster, total_s: float, precision: Precision) -> tuple[StepPart, ...]:
     """Parts of the step at the stack's coefficients, scaled to add up to `total_s`; the largest takes the rounding."""
     seconds = {part: float(np.ravel(value)[0]) for part, value in step_parts(work, coefficients_of(posterior.log_theta)).items()}
     scale = total_s / sum(seconds.values())
@@ -107,14 +108,15 @@ def median_parts(posterior: Posterior, work: Workload, cluster: Cluster, total_s
     scaled[largest] += total_s - math.fsum(scaled.values())
     measured = posterior.evidence is not None
     return tuple(
-        StepPart(part=part, time_s=scaled[part], provenance=_provenance(part, cluster, measured), basis=BASIS[part][1]) for part in Part
+        StepPart(part=part, time_s=scaled[part], provenance=_provenance(part, cluster, precision, measured), basis=BASIS[part][1])
+        for part in Part
     )
 
 
-def _provenance(part: Part, cluster: Cluster, measured: bool) -> Provenance:
+def _provenance(part: Part, cluster: Cluster, precision: Precision, measured: bool) -> Provenance:
     device = cluster.device
     figures = {
-        "matmul": device.matmul_flops_per_s.get(Precision.BF16),
+        "matmul": device.matmul_flops_per_s.get(precision),
         "memory": device.memory_bytes_per_s,
         "scale_up": cluster.scale_up.bytes_per_s,
         "scale_out": cluster.scale_out.bytes_per_s,
@@ -134,9 +136,9 @@ def _times(values: Interval, factor: float) -> Interval:
     return Interval(p10=values.p10 * factor, p50=values.p50 * factor, p90=values.p90 * factor)
 
 
-def _mfu(tokens_per_s: Interval, shape: ModelShape, convention: Convention, cluster: Cluster, plan: ParallelPlan) -> Interval:
-    """Utilization of the devices in use, in a convention of counting attention."""
-    peak, flops = cluster.device.peak_flops_per_s[Precision.BF16].value, flops_per_token(shape, convention)
+def _mfu(tokens_per_s: Interval, target: Target, convention: Convention, cluster: Cluster, plan: ParallelPlan) -> Interval:
+    """Utilization of the peak of the devices in use in the target's precision, in a convention of counting attention."""
+    peak, flops = cluster.device.peak_flops_per_s[target.precision].value, flops_per_token(target.model, convention)
     rates = (tokens_per_s.p10, tokens_per_s.p50, tokens_per_s.p90)
     most = plan.world_size * peak / flops  # tokens/s at the peak: the interval ends there
     p10, p50, p90 = (mfu(min(rate, most), flops, plan.world_size, peak) for rate in rates)

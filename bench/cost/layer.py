@@ -78,11 +78,12 @@ def forward_s(work: Workload, by: Coefficients) -> Forward:
     """The work of a layer by kind."""
     m, tp, rate = work.tokens, work.tp, memory_rate(work)
     kernel = kernel_fraction(work, by)
-    linear = np.where(work.is_fp8 > 0, work.linear_flops_per_s * by["fp8_fraction"], work.matmul_flops_per_s) * kernel
+    narrow = work.linear_flops_per_s * by["fp8_fraction"] * by["fp4_factor"] ** work.is_fp4
+    linear = np.where(work.is_narrow > 0, narrow, work.matmul_flops_per_s) * kernel
     dense_bytes = 4 * work.d_model + (work.kv_width + 2 * work.d_model + 1.5 * work.ff_columns) / tp
     dense = m * (work.projection_flops + work.dense_flops) / tp / linear
     dense = dense + ACTIVATION_BYTES * m * dense_bytes / rate
-    experts = m * work.expert_flops / tp / (linear * by["expert_fraction"] * by["fp8_expert_fraction"] ** work.is_fp8)
+    experts = m * work.expert_flops / tp / (linear * by["expert_fraction"] * by["fp8_expert_fraction"] ** work.is_narrow)
     attention = by["attention_fraction"] * by["attention_progress_per_year"] ** np.clip(work.years, -2, 2)
     return Forward(
         products=np.asarray(dense + experts),
@@ -125,7 +126,7 @@ def traffic_s(work: Workload, by: Coefficients) -> Array:
     rest = (ATTENTION_BYTES * work.d_model + COLUMN_BYTES * (work.ff_columns + work.expert_columns)) / work.tp
     unfused = by["eager_traffic_factor"] ** (work.is_torch * (1 - work.is_compiled))
     columns = (4 * work.d_model + work.ff_columns + work.expert_columns) / work.tp
-    casts = work.is_fp8 * by["cast_bytes"] * unfused * columns
+    casts = work.is_narrow * by["cast_bytes"] * unfused * columns
     return np.asarray(work.tokens * (factor * (norms + rest) + casts) / memory_rate(work))
 
 
@@ -167,12 +168,18 @@ def tensor_calls(work: Workload) -> Array:
 
 
 def tensor_parallel_s(work: Workload, by: Coefficients, links: Links) -> Array:
-    """Exposed seconds of gathering and scattering activations; across domains every call waits once per further domain."""
+    """Exposed seconds of gathering and scattering activations; across domains every call waits once per further domain.
+
+    A stack may run calls beside the products that need them, but not in layers of experts, in fp4, or across domains. Source: NVIDIA
+    NeMo documentation, "Communication Overlap"; scripts/performance of NVIDIA-NeMo/Megatron-Bridge (tp_comm_overlap, off for nvfp4).
+    """
     size = work.tokens * work.d_model * ACTIVATION_BYTES * (work.tp - 1) / work.tp
     n_domains = np.maximum(1.0, work.tp / work.domain_devices)
     across = np.minimum(links.out_bytes_per_s * work.domain_devices, links.up_bytes_per_s)
-    rate = np.where(n_domains > 1, across, links.up_bytes_per_s)
-    once = by["exposed_tensor_fraction"] * size / rate + links.scale_up_latency_s + by["tensor_crossing_s"] * (n_domains - 1)
+    beside = work.overlaps_tensor * (1 - work.is_fp4) * (work.expert_flops == 0)
+    within = by["exposed_tensor_fraction"] * (1 - beside + beside * by["overlapped_tensor_factor"]) / links.up_bytes_per_s
+    once = size * np.where(n_domains > 1, 1 / across, within)
+    once = once + links.scale_up_latency_s + by["tensor_crossing_s"] * (n_domains - 1)
     return np.asarray(np.where(work.tp > 1, tensor_calls(work) * once, 0.0))
 
 

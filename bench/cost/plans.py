@@ -71,7 +71,7 @@ def _different(layout: Layout, ranked: np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 def _parts_per_token(target: Target, layout: Layout, cluster: Cluster, stack: Stack, by: Coefficients) -> dict[Part, float]:
-    work = workload_of(target.model, layout, cluster, stack)
+    work = workload_of(target.model, layout, cluster, stack, target.precision)
     return {part: float(value) / float(work.step_tokens) for part, value in step_parts(work, by).items()}
 
 

@@ -11,7 +11,7 @@ from bench.cost.coefficients import Coefficients, coefficients_of, log_values
 from bench.cost.layer import BACKWARD_ATTENTION, STREAM_FRACTION
 from bench.cost.observation import Observation, Observed, common_rate, kindred, observation, sorted_out
 from bench.cost.workload import matmul_flops_per_s
-from bench.facts.hardware import Architecture, Cluster, Device, Precision
+from bench.facts.hardware import HALF, Architecture, Cluster, Device, Precision
 from bench.facts.prediction import Prior
 from bench.facts.profile import Cache, Collective, CollectivePoint, DeviceProfile, GroupAxis, ProbeKind, ProbeSamples
 
@@ -27,7 +27,6 @@ ARCHITECTURE_FACTORS = {
     Architecture.BLACKWELL: "kernel_factor_blackwell",
     Architecture.CDNA: "kernel_factor_cdna",
 }
-HALF = (Precision.BF16, Precision.FP16)
 FLOAT8 = (Precision.FP8,)
 
 

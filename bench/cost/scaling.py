@@ -92,7 +92,7 @@ def stacked(layouts: Sequence[Layout]) -> Layout:
 def speeds(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, layout: Layout) -> list[Interval]:
     """Tokens per second of every plan, as wide as a prediction of it alone."""
     n = len(layout.dp)
-    work = workload_of(target.model, layout, cluster, stack).broadcast(n)
+    work = workload_of(target.model, layout, cluster, stack, target.precision).broadcast(n)
     mean, sd = predicted(posterior, Table(work=work, owner=np.arange(n), weight=np.ones(n), series=np.full(n, -1)))
     devices = layout.n_devices
     beyond = np.array([doublings_beyond_reach(posterior.prior, int(count)) for count in devices])

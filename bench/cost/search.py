@@ -13,7 +13,7 @@ from bench.cost.stack_memory import NEED_LOG_SD, stack_memory
 from bench.cost.step_time import log_device_s_per_token
 from bench.cost.workload import workload_of
 from bench.errors import DoesNotFit
-from bench.facts.hardware import Cluster
+from bench.facts.hardware import NARROW, Cluster
 from bench.facts.model import ModelShape, Target
 from bench.facts.plan import Sharding
 from bench.facts.stack import Stack
@@ -107,12 +107,13 @@ class Searched:
 
 def search(target: Target, cluster: Cluster, stack: Stack, posterior: Posterior, shares: tuple[int, ...] = SHARES) -> Searched:
     """All candidate plans, priced at the stack's coefficients. Raises DoesNotFit where none fits."""
+    _require_rate(target, cluster)
     layout = candidate_plans(target, cluster, shares)
     need = total_bytes(target.model, layout, stack_memory(stack))
     fits = need <= cluster.device.memory_bytes.value
     if not fits.any():
         raise DoesNotFit(_no_room(target, cluster, layout.take(int(np.argmin(need))), float(need.min())))
-    work = workload_of(target.model, layout, cluster, stack)
+    work = workload_of(target.model, layout, cluster, stack, target.precision)
     pace = log_device_s_per_token(work, coefficients_of(posterior.log_theta)) - np.log(layout.n_devices)
     safe = need <= cluster.device.memory_bytes.value * np.exp(-SAFE_SDS * NEED_LOG_SD)
     return Searched(layout=layout, need_bytes=need, log_pace=pace, fits=fits, safe=safe)
@@ -122,6 +123,15 @@ def best_plan(target: Target, cluster: Cluster, stack: Stack, posterior: Posteri
     """The layout with the least time per token among those that fit safely. Raises DoesNotFit where none fits at all."""
     found = search(target, cluster, stack, posterior, shares)
     return found.layout.take(found.best)
+
+
+def _require_rate(target: Target, cluster: Cluster) -> None:
+    known = cluster.device.matmul_flops_per_s
+    if target.precision in NARROW and target.precision not in known:
+        raise DoesNotFit(
+            f"target {target.name} in {target.precision} does not run on {cluster.device.name}, which has no {target.precision} rate; "
+            "use target.precision=bf16 or another cluster"
+        )
 
 
 def _no_room(target: Target, cluster: Cluster, smallest: Layout, need_bytes: float) -> str:

@@ -14,7 +14,7 @@ from bench.cost.observation import Observation, Observed, kindred, sorted_out
 from bench.cost.step_time import software_factor
 from bench.cost.table import STEP
 from bench.cost.workload import Workload
-from bench.facts.hardware import Device, Precision
+from bench.facts.hardware import HALF, Device, Precision
 from bench.facts.model import ModelShape
 from bench.facts.plan import BatchPlan, ParallelPlan
 from bench.facts.prediction import Prior
@@ -69,8 +69,8 @@ def _why_not_comparable(measured: SliceMeasurement, sliced: Device | None, devic
     """Why a slice is silent about a device; None where it is not."""
     if sliced is None or not sliced.has_chip_of(device):
         return f"the slice was timed on {measured.device_name}, and a device tells of its own chip"
-    if measured.spec.precision not in (Precision.BF16, Precision.FP16):
-        return f"the slice ran in {measured.spec.precision.value}, the target trains in bf16"
+    if measured.spec.precision not in HALF:
+        return f"the slice ran in {measured.spec.precision.value}, slices are compared in bf16"
     return None
 
 

@@ -91,7 +91,7 @@ def features(table: Table) -> Array:
         np.log2(w.ep),
         2 * w.full_recompute,
         3 * (w.experts_top_k > 0),
-        2 * w.is_fp8,
+        2 * w.is_narrow + 2 * w.is_fp4,
         np.log2(w.n_virtual),
         0.5 * np.log2(w.n_micro),
         2 * w.shards_weights,

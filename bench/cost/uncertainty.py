@@ -16,6 +16,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         *(
             "kernel_factor_torch",
             "fp8_fraction",
+            "fp4_factor",
             "attention_fraction",
             "attention_progress_per_year",
             "expert_fraction",
@@ -28,7 +29,13 @@ CAUSES: dict[str, tuple[str, ...]] = {
         *("logit_bytes", "optimizer_factor"),
     ),
     "launching": ("launch_floor_s", "launch_floor_eager_factor", "launch_floor_tensor_factor", "launch_floor_expert_s", "step_overhead_s"),
-    "links inside a node": ("scale_up_fraction", "scale_up_latency_s", "exposed_tensor_fraction", "exposed_context_fraction"),
+    "links inside a node": (
+        "scale_up_fraction",
+        "scale_up_latency_s",
+        "exposed_tensor_fraction",
+        "overlapped_tensor_factor",
+        "exposed_context_fraction",
+    ),
     "network between nodes": (
         *("scale_out_fraction", "scale_out_decay_per_doubling", "scale_out_latency_s", "ring_step_s", "exposed_expert_fraction"),
         *("exposed_pipeline_fraction", "tensor_crossing_s", "blocking_send_s", "blocking_inner_factor", "congested_tensor_factor"),

@@ -21,7 +21,7 @@ from bench.cost.flops import (
 from bench.cost.layout import Array, Layout
 from bench.cost.parameters import embedding_parameters, expert_parameters, head_parameters, layer_parameters
 from bench.errors import UsageError
-from bench.facts.hardware import Architecture, Cluster, Device, Precision
+from bench.facts.hardware import NARROW, Architecture, Cluster, Device, Precision
 from bench.facts.model import ModelShape
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.stack import Stack, StackFamily
@@ -82,7 +82,8 @@ class Workload:
     linear_flops_per_s: Array  # the same in the precision of the linear layers
     memory_bytes_per_s: Array
     memory_bytes: Array
-    is_fp8: Array
+    is_narrow: Array  # 1 where linear layers run in fp8 or fp4
+    is_fp4: Array
     is_volta: Array
     is_ampere: Array
     is_blackwell: Array
@@ -99,6 +100,7 @@ class Workload:
     balanced_stages: Array
     zero_bubble: Array
     blocking_sends: Array  # 1 where every pipeline send stops both stages
+    overlaps_tensor: Array
     hides_gradients: Array
     hides_zero1: Array
     gradient_bytes: Array
@@ -210,10 +212,11 @@ def device_columns(device: Device, precision: Precision) -> Columns:
     half = matmul_flops_per_s(device, Precision.FP16 if Precision.BF16 not in device.matmul_flops_per_s else Precision.BF16)
     return {
         "matmul_flops_per_s": _array(half),
-        "linear_flops_per_s": _array(matmul_flops_per_s(device, precision) if precision is Precision.FP8 else half),
+        "linear_flops_per_s": _array(matmul_flops_per_s(device, precision) if precision in NARROW else half),
         "memory_bytes_per_s": _array(device.memory_bytes_per_s.value),
         "memory_bytes": _array(device.memory_bytes.value),
-        "is_fp8": _array(precision is Precision.FP8),
+        "is_narrow": _array(precision in NARROW),
+        "is_fp4": _array(precision is Precision.FP4),
         "is_volta": _array(device.architecture is Architecture.VOLTA),
         "is_ampere": _array(device.architecture is Architecture.AMPERE),
         "is_blackwell": _array(device.architecture is Architecture.BLACKWELL),
@@ -244,6 +247,7 @@ def stack_columns(stack: Stack) -> Columns:
         "balanced_stages": _array(stack.balanced_stages),
         "zero_bubble": _array(stack.zero_bubble),
         "blocking_sends": _array(0.0),
+        "overlaps_tensor": _array(stack.overlaps_tensor),
         "hides_gradients": _array(stack.hides_gradients),
         "hides_zero1": _array(stack.hides_zero1),
         "gradient_bytes": _array(stack.gradient_bytes),

@@ -29,6 +29,19 @@ class ProtocolAccuracy:
 
 
 @fact
+class UnseenAccuracy:
+    """Runs that came after the fit, in one number format: by the shipped prior alone, and after one run of the same stack."""
+
+    precision: str
+    n_rows: int
+    cold: Score
+    cold_bias: float  # median of predicted over published, less one
+    cold_coverage_of_80: float
+    told: Score | None  # a stack's cheapest model is measured, its others are predicted; None where no stack has others
+    told_coverage_of_80: float | None
+
+
+@fact
 class WorstRow:
     """A row that was missed by much."""
 
@@ -89,4 +102,5 @@ class Accuracy:
     n_sources: int
     protocols: tuple[ProtocolAccuracy, ...]
     worst: tuple[WorstRow, ...]
+    unseen: tuple[UnseenAccuracy, ...]
     memory: MemoryAccuracy

@@ -22,6 +22,11 @@ class Precision(StrEnum):
     BF16 = "bf16"
     FP16 = "fp16"
     FP8 = "fp8"
+    FP4 = "fp4"  # predicted, never run here
+
+
+HALF = (Precision.BF16, Precision.FP16)
+NARROW = (Precision.FP8, Precision.FP4)  # linear layers alone run in them, everything else in bf16
 
 
 class Architecture(StrEnum):

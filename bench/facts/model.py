@@ -4,6 +4,7 @@ import math
 from enum import StrEnum
 
 from bench.facts.figure import Figure, fact, require
+from bench.facts.hardware import NARROW, Precision
 
 # Far beyond every model: searches count through layers and experts, and products of the widths must not overflow.
 MOST = {
@@ -106,8 +107,11 @@ class Target:
     model: ModelShape
     n_tokens: Figure
     max_global_batch_size: Figure  # sequences per optimizer step, at most
+    precision: Precision = Precision.BF16  # of the linear layers; everything else is bf16
 
     def __post_init__(self) -> None:
+        trained = (Precision.BF16, *NARROW)
+        require(self.precision in trained, f"precision {self.precision} is none that targets are predicted in; use {', '.join(trained)}")
         require(self.n_tokens.value > 0, f"n_tokens {self.n_tokens.value:g} must be above 0")
         require(self.max_global_batch_size.value >= 1, f"max_global_batch_size {self.max_global_batch_size.value:g} must be at least 1")
 

@@ -4,6 +4,7 @@ import math
 from enum import StrEnum
 
 from bench.facts.figure import Figure, Interval, Provenance, fact, require
+from bench.facts.hardware import Precision
 from bench.facts.plan import BatchPlan, ParallelPlan
 
 
@@ -182,6 +183,7 @@ class Prediction:
     told: tuple[str, ...]
     not_told: tuple[str, ...]
     provenance: Provenance  # the weakest that the step time rests on
+    precision: Precision = Precision.BF16  # of the linear layers
 
     @property
     def n_devices_used(self) -> int:

@@ -33,6 +33,6 @@ class Result:
     measurement: Measurement
     utilization: Utilization
     projections: tuple[Prediction, ...]
-    not_projected: tuple[str, ...]  # a sentence for every cluster that the target does not fit on
+    not_projected: tuple[str, ...]  # a sentence for every cluster that the target does not fit on or does not run on
     warnings: tuple[MeasurementWarning, ...]
     launches: tuple[Measurement, ...] = ()  # each on its own where there were several; one is `measurement` itself

@@ -26,6 +26,7 @@ class Stack:
     sequence_parallel: bool  # norms are split over the tensor-parallel ranks
     balanced_stages: bool  # layers are dealt to pipeline stages by cost, the head counted; else in equal numbers
     zero_bubble: bool = False  # weight gradients fill the pipeline's idle time (ZB-H1; DualPipe is counted as it), memory as with 1F1B
+    overlaps_tensor: bool = False  # tensor-parallel traffic runs beside the products that need it, piece by piece
     hides_gradients: bool  # data-parallel traffic runs behind the last backward pass
     hides_zero1: bool  # so does that of a sharded optimizer
     gradient_bytes: int  # of one gradient on the wire

@@ -151,7 +151,8 @@ def projected_table(projections: Sequence[Prediction], not_projected: Sequence[s
     )
     notes = (
         *not_projected,
-        "Median and 10-90 % interval of a model, not a measurement; no failure is counted. MFU with causal attention halved.",
+        "Median and 10-90 % interval of a model, not a measurement; no failure is counted. MFU is of the peak in that precision, "
+        "with causal attention halved.",
         *_by_sentence("told", [(p.cluster, p.told) for p in projections]),
         *_by_sentence("not told", [(p.cluster, p.not_told) for p in projections]),
     )
@@ -166,7 +167,7 @@ def _by_sentence(label: str, told: Sequence[tuple[str, Sequence[str]]]) -> list[
 
 def cluster_plan(p: Prediction) -> str:
     """The plan in the field's shorthand over the batch in sequences."""
-    return f"{plan_words(p.plan)}\nbatch {p.batch.global_batch_size:,} by {p.batch.micro_batch_size}"
+    return f"{plan_words(p.plan)}\nbatch {p.batch.global_batch_size:,} by {p.batch.micro_batch_size}, {p.precision}"
 
 
 def plan_words(plan: ParallelPlan) -> str:

@@ -118,6 +118,8 @@ def test_rows_of_another_group_tell_nothing(tmp_path: Path, stack: list[dict[str
         ({"seq_len": "inf"}, "seq_len: inf given; a finite number"),
         ({"tp": "-2"}, "tp: -2 given; a finite number that is not negative"),
         ({"gpu": "a100-80", "precision": "fp8"}, "has no fp8 rate"),
+        ({"gpu": "h100-sxm", "precision": "nvfp4"}, "precision: nvfp4 given; H100-SXM has no fp4 rate"),
+        ({"precision": "int8"}, "precision: int8 given; it must be one of bf16, fp16, fp8, fp4, or have it in its name"),
     ],
 )
 def test_a_row_that_cannot_be_expressed_says_why(tmp_path: Path, stack: list[dict[str, str]], change: dict[str, str], error: str) -> None:
@@ -128,6 +130,23 @@ def test_a_row_that_cannot_be_expressed_says_why(tmp_path: Path, stack: list[dic
     assert error in bad["error"]
     assert bad["tokens_per_s_per_gpu"] == ""
     assert good["error"] == ""
+
+
+@pytest.mark.parametrize("precision", ["fp8", "fp4"])
+def test_a_target_in_narrow_numbers_is_faster_on_devices_that_have_them_and_refused_elsewhere(
+    tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, device = "cluster=blackwell_300k_b200", f"target.precision={precision}"
+    assert main(["predict", cluster, f"out={tmp_path / 'half'}", "--json"]) == 0
+    (half,) = json.loads(capsys.readouterr().out)
+    assert main(["predict", cluster, device, f"out={tmp_path / 'narrow'}", "--json"]) == 0
+    (narrow,) = json.loads(capsys.readouterr().out)
+    assert (half["precision"], narrow["precision"]) == ("bf16", precision)
+    assert 1.05 < narrow["tokens_per_s"]["p50"] / half["tokens_per_s"]["p50"] < 4
+    assert narrow["mfu_causal"]["p50"] < half["mfu_causal"]["p50"]  # of a higher peak
+    assert main(["predict", "cluster=gpt4_25k_a100", device, f"out={tmp_path / 'none'}"]) == 4
+    assert f"grok1_314b in {precision} does not run on A100-SXM-80GB" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_empty_cells_are_filled_with_what_could_have_run(tmp_path: Path, stack: list[dict[str, str]]) -> None:

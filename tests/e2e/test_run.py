@@ -134,6 +134,7 @@ def test_experts_train_as_well(bench: Bench, tmp_path: Path) -> None:
     assert read_result(tmp_path / "kept").measurement.model.is_moe
 
 
+@pytest.mark.slow
 def test_an_open_model_is_chosen_for_the_budget(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", "device=cpu", "measure.steps=4", "measure.budget_s=1", *BRIEF, "out=kept")
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,8 @@
 """The predictor against published runs that it was not fitted on: each source left out in turn."""
 
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
@@ -31,8 +34,16 @@ REACH_BEYOND_16X = (0.05, 0.15)
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[Prior, Accuracy]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COV")]:  # a process whose lines nobody traces takes half as long
+            patch.delenv(name)
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            return alone.submit(fit_and_score).result()
+
+
+def fit_and_score() -> tuple[Prior, Accuracy]:
     prior, held = fitted_prior(published_rows())
-    return prior, score_of(held)
+    return prior, score_of(held, prior)
 
 
 @pytest.fixture(scope="module")

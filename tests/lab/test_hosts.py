@@ -83,6 +83,7 @@ def is_across(point: CollectivePoint) -> bool:
 
 
 @needs_hosts
+@pytest.mark.slow
 def test_a_sick_link_is_seen_by_the_probes(tmp_path: Path) -> None:
     rates = [link.bytes_per_s for link in probed(network(20e6, sick_host=2), 4, tmp_path).links]
     assert rates[2] == pytest.approx(0.1 * rates[0], rel=0.2)

@@ -18,7 +18,7 @@ from bench.cost.stack_memory import stack_memory
 from bench.cost.step_time import step_s
 from bench.cost.workload import workload_of
 from bench.errors import DoesNotFit
-from bench.facts.hardware import Cluster
+from bench.facts.hardware import Cluster, Precision
 from bench.facts.model import Target
 from bench.facts.plan import Sharding
 from tests.round_numbers import CALIBRATION, CLUSTER, DEVICE, PRIOR, STACK, TARGET, figure
@@ -116,6 +116,11 @@ def test_too_small_a_device_is_named_with_the_smallest_need() -> None:
     with pytest.raises(DoesNotFit, match=r"grok1 does not fit 8 x round: the smallest plan .* needs [\d.]+ GiB of 74\.5 GiB") as error:
         best_plan(GROK, of_size(1), STACK, NEUTRAL)
     assert "\n" not in str(error.value)
+
+
+def test_a_device_without_the_precision_is_named() -> None:
+    with pytest.raises(DoesNotFit, match=r"grok1 in fp4 does not run on round, which has no fp4 rate; use target\.precision=bf16"):
+        best_plan(replace(GROK, precision=Precision.FP4), CLUSTER, STACK, NEUTRAL)
 
 
 def test_batch_of_one_sequence_still_has_a_plan() -> None:

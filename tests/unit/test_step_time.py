@@ -13,13 +13,14 @@ from bench.cost.data_parallel import data_parallel_s, local_parameters, optimize
 from bench.cost.layer import context_parallel_s, expert_parallel_s, head_s, layer_of, tensor_parallel_s
 from bench.cost.links import HEALTHY_STEP_S, links_of
 from bench.cost.step_time import log_device_s_per_token, pipeline_send_s, software_factor, step_parts, step_s
-from bench.cost.workload import matmul_flops_per_s
+from bench.cost.workload import matmul_flops_per_s, workload_of
 from bench.errors import UsageError
 from bench.facts.hardware import Architecture, Precision
+from bench.facts.model import ModelShape
 from bench.facts.plan import Recompute, Sharding
 from bench.facts.prediction import Part
 from bench.facts.stack import StackFamily
-from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, coefficients, layout, work_of
+from tests.round_numbers import CLUSTER, DEVICE, SMALL, STACK, coefficients, figure, layout, work_of
 
 BY = coefficients()
 TOKENS, D, FF = 1024, 1024, 2730
@@ -107,9 +108,22 @@ def test_gradients_of_half_the_bytes_are_added_in_half_the_time() -> None:
 
 
 def test_fp8_changes_products_and_not_attention() -> None:
-    fast = work_of(layout(), is_fp8=1.0, linear_flops_per_s=2e15)
+    fast = work_of(layout(), is_narrow=1.0, linear_flops_per_s=2e15)
     gained = layer_of(work_of(layout()), BY).compute_s - layer_of(fast, BY).compute_s
     assert gained == pytest.approx(3 * TOKENS * 2 * LAYER / 1e15 / 2)
+
+
+def test_fp4_is_fp8_on_faster_units_with_a_factor_of_its_own() -> None:
+    device = replace(DEVICE, matmul_flops_per_s={Precision.BF16: figure(1e15), Precision.FP8: figure(2e15), Precision.FP4: figure(4e15)})
+
+    def compute_s(precision: Precision, **changed: float) -> float:
+        work = workload_of(SMALL, layout(), replace(CLUSTER, device=device), STACK, precision)
+        return float(layer_of(work, coefficients(**changed)).compute_s)
+
+    once = 3 * TOKENS * 2 * LAYER
+    assert compute_s(Precision.FP8) - compute_s(Precision.FP4) == pytest.approx(once / 2e15 - once / 4e15)
+    assert compute_s(Precision.FP4, fp4_factor=0.5) == pytest.approx(compute_s(Precision.FP8))
+    assert compute_s(Precision.FP8, fp4_factor=0.5) == compute_s(Precision.FP8)
 
 
 @pytest.mark.parametrize("architecture", [Architecture.VOLTA, Architecture.AMPERE, Architecture.BLACKWELL, Architecture.CDNA])
@@ -124,6 +138,23 @@ def test_tensor_parallelism_is_eight_halves_of_an_all_reduce() -> None:
     # 1,024 tokens x 1,024 columns x 2 bytes, 3/4 of them over 100e9 bytes/s
     work = work_of(layout(tensor_parallel_size=4))
     assert tensor_parallel_s(work, BY, links_of(work, BY)) == pytest.approx(8 * TOKENS * D * 2 * 0.75 / 100e9, rel=1e-6)
+
+
+def test_a_stack_that_overlaps_tensor_parallelism_shows_less_of_it() -> None:
+    experts = replace(SMALL, name="experts", n_experts=4, experts_top_k=1, d_ff_expert=FF, d_ff=0)
+    by, quarter = coefficients(), coefficients(overlapped_tensor_factor=0.25)
+
+    def seen(shape: ModelShape, tp: int = 4, **changed: float) -> float:
+        """Share of the traffic that is left once a quarter of what may be overlapped is exposed."""
+        work = work_of(layout(tensor_parallel_size=tp), shape=shape, **changed)
+        both = [float(tensor_parallel_s(work, b, links_of(work, b))) for b in (quarter, by)]
+        return both[0] / both[1]
+
+    assert seen(SMALL) == 1  # a stack that does not
+    assert seen(SMALL, overlaps_tensor=1.0) == pytest.approx(0.25)
+    assert seen(experts, overlaps_tensor=1.0) == 1
+    assert seen(SMALL, overlaps_tensor=1.0, is_fp4=1.0) == 1
+    assert seen(SMALL, tp=16, overlaps_tensor=1.0) == 1  # two domains
 
 
 def test_tensor_parallelism_across_domains_waits_once_per_domain_and_call() -> None:
@@ -238,9 +269,9 @@ def test_experts_in_fp8_have_a_factor_of_their_own() -> None:
     experts = replace(SMALL, name="experts", n_experts=4, experts_top_k=1, d_ff_expert=FF, d_ff=0)
     half = coefficients(fp8_expert_fraction=0.5)
     for is_fp8, changes in ((1.0, True), (0.0, False)):
-        work = work_of(layout(), shape=experts, is_fp8=is_fp8)
+        work = work_of(layout(), shape=experts, is_narrow=is_fp8)
         assert (layer_of(work, half).compute_s > layer_of(work, BY).compute_s) == changes
-    assert layer_of(work_of(layout(), is_fp8=1.0), half).compute_s == layer_of(work_of(layout(), is_fp8=1.0), BY).compute_s
+    assert layer_of(work_of(layout(), is_narrow=1.0), half).compute_s == layer_of(work_of(layout(), is_narrow=1.0), BY).compute_s
 
 
 def test_a_step_adds_up_by_hand() -> None:

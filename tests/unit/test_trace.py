@@ -85,6 +85,7 @@ def real_rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_four_real_ranks_send_what_the_trace_says(tmp_path: Path) -> None:
     mp.spawn(real_rank, (str(tmp_path),), nprocs=4)  # type: ignore[no-untyped-call]
     for name, (shape, plan) in REAL_PLANS.items():

@@ -46,7 +46,7 @@ def test_without_a_number_the_devices_are_those_of_the_cluster() -> None:
         (["plan=tp", "target=gpt3_175b", "n_devices=8"], "does not divide model.vocab_size 50257; use 1 or 29"),
         (["plan=ep", *EIGHT_SHARED, "n_devices=16"], "data_parallel_replicate_size: 4 does not divide the 2 ranks .*; use 2"),
         (["plan=ep", "target=llama3_70b", "n_devices=8"], "has no experts"),
-        (["plan=fsdp", "n_devices=8", "train.precision=fp32"], "train.precision: fp32 given; a target trains in bf16"),
+        (["plan=fsdp", "n_devices=8", "train.precision=fp32"], "train.precision: fp32 given; a trace is in bf16"),
         (["plan=fsdp", "n_devices=8", "train.global_batch_size=16"], "train.global_batch_size: 16 given; a trace is of one pass"),
     ],
 )
