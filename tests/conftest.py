@@ -13,8 +13,8 @@ from bench.store.results import read_result
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[1]
-# quick to start, quick to end; two ranks on the CPU, as on every machine
-STORY = ("model=tiny", "device=cpu", "train.micro_batch_size=4", "train.precision=fp32", "page=false")
+# quick to start, quick to end; two ranks on the CPU, as on every machine; threads that spin beside other tests take for ever
+STORY = ("model=tiny", "device=cpu", "device.threads_per_rank=1", "train.micro_batch_size=4", "train.precision=fp32", "page=false")
 SMALL = (*STORY, "cluster=oracle_24k_h100")  # and projected to one cluster: the search of four plans takes seconds
 
 

@@ -10,7 +10,14 @@ from bench.store.results import read_result
 from tests.conftest import run_bench
 
 # Six steps in all: one looked at, two of warm-up, two timed, one looked at.
-BATCH = ("device=cpu", "train.precision=fp32", "train.global_batch_size=8", "train.learning_rate=0.001", "measure.steps=2")
+BATCH = (
+    "device=cpu",
+    "device.threads_per_rank=1",
+    "train.precision=fp32",
+    "train.global_batch_size=8",
+    "train.learning_rate=0.001",
+    "measure.steps=2",
+)
 BATCH += ("page=false", "cluster=oracle_24k_h100")
 # the breakdown takes two more steps, or two pairs of them
 STEPS = ("measure.breakdown_steps=1", "measure.warmup_min_steps=2", "measure.warmup_max_steps=2")
