@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -141,7 +142,8 @@ def _keep(own_dir: Path | None, so_far: Measured) -> None:
         if own_dir:
             write_measured(own_dir, so_far)
     except OSError as error:
-        sys.stderr.write(f"a snapshot was not kept: {error}\n")
+        with suppress(OSError):  # the log lies on the same disk
+            sys.stderr.write(f"a snapshot was not kept: {error}\n")
 
 
 def _run(run_dir: Path, config: Config, place: RankPlace, progress: ProgressLine | None, guard: Guard) -> None:
