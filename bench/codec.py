@@ -32,7 +32,7 @@ def decode_text(kind: type[T], text: str | bytes) -> T:
     try:
         return cast(T, _adapter(cast(Hashable, kind)).validate_json(text))
     except ValidationError as error:
-        raise UsageError(_sentence(error.errors()[0])) from None
+        raise UsageError("\\n".join(_sentence(error.errors()[0]).splitlines())) from None
 
 
 def encode(value: Any) -> Any:

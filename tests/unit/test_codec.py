@@ -4,6 +4,7 @@ import pytest
 
 from bench.codec import decode, encode
 from bench.errors import UsageError
+from bench.facts.engine import SlurmEngine
 from bench.facts.figure import Figure, Interval, Provenance
 from bench.facts.hardware import Link
 
@@ -44,3 +45,10 @@ def test_an_interval_out_of_order_is_refused() -> None:
 def test_infinity_is_no_number() -> None:
     with pytest.raises(UsageError, match="finite"):
         decode(Interval, {"p10": 1.0, "p50": 1.0, "p90": float("inf")})
+
+
+def test_what_was_given_does_not_break_the_line() -> None:
+    slurm = {"name": "slurm", "verb": "run", "partition": None, "n_nodes": 1, "time_limit_s": 600.0, "account": None, "gres": None}
+    slurm |= {"constraint": None, "cpus_per_node": None, "signal": "a\nb", "signal_lead_s": 60.0, "requeue": True}
+    with pytest.raises(UsageError, match=r"^signal 'a\\nb' must be one of TERM, USR1, USR2$"):
+        decode(SlurmEngine, slurm)
