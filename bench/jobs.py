@@ -146,13 +146,17 @@ class Job:
             results.write_steps(self.run_dir, result.launches or (result.measurement,))
             results.write_whole(self.run_dir / results.REPORT, markdown_report(result))
             results.write_result(self.run_dir, result)
-            (self.run_dir / results.PARTIAL).unlink(missing_ok=True)
-            attempts.forget_launches(self.run_dir)
-            self.write_status(RunState.FINISHED, ExitCode.INVALID_MEASUREMENT if result.measurement.invalid else ExitCode.OK)
+            self._close(self.run_dir, result)
         if result.measurement.invalid:
             reasons, where = "; ".join(result.measurement.invalid), f"; kept in {result.run_dir}" if result.run_dir else ""
             raise InvalidMeasurement(f"not a training speed: {reasons}{where}")
         return result
+
+    def _close(self, run_dir: Path, result: Result) -> None:
+        """Nothing; the run is finished, and only then its launches are forgotten: who is killed before finds them, and ends the same."""
+        self.write_status(RunState.FINISHED, ExitCode.INVALID_MEASUREMENT if result.measurement.invalid else ExitCode.OK)
+        (run_dir / results.PARTIAL).unlink(missing_ok=True)
+        attempts.forget_launches(run_dir)
 
     def _told(self, run_dir: Path, result: Result) -> Result:
         """The result, after the trackers have heard of it and the event log is written; who did not listen is among the warnings."""
@@ -161,8 +165,11 @@ class Job:
         return replace(result, warnings=(*result.warnings, *track(result, self.config.trackers, run_dir)))
 
     def give_up(self, error: BenchError, goes_on: bool) -> None:
-        """Nothing; status.json has the reason, and partial.json what was measured."""
+        """Nothing; status.json has the reason, and partial.json what was measured; a result that is there is final."""
         if self.run_dir is None:
+            return
+        if (self.run_dir / results.RESULT).exists():
+            self._close(self.run_dir, results.read_result(self.run_dir))
             return
         if self.launches:
             so_far = self.result(with_projections=False)
