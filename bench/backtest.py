@@ -57,7 +57,7 @@ def published_rows() -> tuple[Row, ...]:
 
 @cache
 def unseen_rows() -> tuple[Row, ...]:
-    """Runs that no fit has seen, and never will."""
+    """Runs that no fit has seen."""
     return _with_speed(later_rows())
 
 

@@ -19,7 +19,7 @@ without its **source** (paper, repository or vendor page; stacks of one source a
 |predicted / published - 1| of tokens per second and device.
 
 The forms of the formulas, the physical starting values and the switches of the software stacks were chosen by looking at these rows:
-rows that nobody has looked at are missed by about twice as much, as the runs that came later show.
+software that came later is missed by about twice as much, as a table below shows.
 """
 
 

@@ -92,10 +92,10 @@ def shipped_rows() -> list[dict[str, str]]:
 
 
 def later_rows() -> list[dict[str, str]]:
-    """Cells of runs that no fit has seen, columns as in the shipped ones: they were collected after the forms of the model were chosen.
+    """Cells of runs that no fit has seen, columns as in the shipped ones.
 
-    Source: performance-summary.md of NVIDIA-NeMo/Megatron-Bridge, pre-training in the containers 26.02, 26.02.01, 26.04 and 26.06, of
-    the six models whose shapes the shipped runs have (not the Mamba hybrids, not Kimi K2 with Muon).
+    Source: performance-summary.md of NVIDIA-NeMo/Megatron-Bridge, pre-training in the containers 26.02 (as later versions of the page
+    correct it), 26.02.01, 26.04 and 26.06, of the six models whose shapes the shipped runs have: no Mamba hybrids, no Kimi K2 with Muon.
     """
     return _packed_rows(LATER)
 
